@@ -1,0 +1,1 @@
+"""What holds the stages together: config, fingerprints, plan, preflight, digest."""
