@@ -32,3 +32,13 @@ def limit_threads(threads: int) -> None:
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(threads)
+
+
+def gpus_visible() -> int:
+    """Number of NVIDIA devices this process may use, found without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([d for d in visible.split(",") if d.strip() not in ("", "-1")])
+    from pathlib import Path
+
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))

@@ -1,0 +1,37 @@
+# Every target is a few plain commands; nothing is hidden here.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORES ?= all
+CORPUS ?= ../shared/corpora/realclips
+
+.PHONY: demo test realclips evidence plan lint clean-demo
+
+$(BIN)/.ready: pyproject.toml envs/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || { echo "Python 3.11 or 3.12 is needed: make PYTHON=python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint envs/constraints.txt --editable '.[test]'
+	@$(BIN)/python -m workflow.preflight
+	@touch $@
+
+demo: $(BIN)/.ready
+	$(BIN)/snakemake --cores $(CORES)
+	$(BIN)/snakemake --cores 1 --report results/report.zip --quiet all
+
+test: $(BIN)/.ready
+	$(BIN)/python -m pytest
+
+realclips: $(BIN)/.ready
+	$(BIN)/snakemake --cores $(CORES) --configfile presets/realclips.yaml --config media_root='$(CORPUS)'
+
+evidence: $(BIN)/.ready
+	$(BIN)/python -m evaluation.evidence --cores $(CORES)
+
+plan: $(BIN)/.ready
+	$(BIN)/python -m workflow.plan
+
+lint: $(BIN)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint

@@ -1,0 +1,62 @@
+# From raw conversation recordings to per-dataset CCC tables. Stages, in the order of the data:
+#
+#   recordings -> media (probe) -> faces, features -> aligned (100 Hz) -> runs -> predictions
+#   -> scores -> tables, curves, qc, report
+#
+# Settings: config.yaml (the demo) or a preset with --configfile. Docs: README.md, docs/.
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+pathvars:
+    results=study.results,
+    logs=f"{study.results}/logs",
+    benchmarks=f"{study.results}/benchmarks",
+    participant="{dataset}/{session}/{role}",
+
+
+wildcard_constraints:
+    dataset=constraint(p.dataset for p in study.participants),
+    session=constraint(p.session for p in study.participants),
+    role=constraint(p.role for p in study.participants),
+    feature=constraint(study.config["features"]),
+    run=constraint(study.runs),
+    table=constraint(study.tables),
+    seed=r"\d+",
+
+
+report: "workflow/report/workflow.rst"
+
+
+rule all:
+    default_target: True
+    input:
+        tables(),
+        curves(),
+        indexes(),
+        f"{study.results}/qc/qc.tsv",
+    message:
+        "everything is up to date"
+
+
+include: "workflow/rules/corpora.smk"
+include: "workflow/rules/media.smk"
+include: "workflow/rules/extractors.smk"
+include: "workflow/rules/alignment.smk"
+include: "workflow/rules/model.smk"
+include: "workflow/rules/evaluation.smk"
+
+
+onsuccess:
+    print(summary(study))
+
+
+onerror:
+    print(digest(study, log))

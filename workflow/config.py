@@ -1,0 +1,106 @@
+"""Load and check the config: JSON schema, unknown keys answered with the nearest known one.
+
+    python -m workflow.config [--configfile presets/noxi.yaml]     # checks and prints the result
+"""
+
+import argparse
+import difflib
+import sys
+from pathlib import Path
+
+import yaml
+
+from runtime import InputError
+from runtime.job import run_job
+
+ROOT = Path(__file__).resolve().parent.parent
+SCHEMA = Path(__file__).resolve().parent / "schemas" / "config.schema.yaml"
+
+
+def load_yaml(path: Path) -> dict:
+    """Read a YAML mapping; InputError names file, line and column of a syntax error."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as e:
+        raise InputError(f"{path} is not UTF-8 (byte {e.start})", "save it as UTF-8") from e
+    except yaml.MarkedYAMLError as e:
+        at = f", line {e.problem_mark.line + 1}" if e.problem_mark else ""
+        raise InputError(f"{path}{at}: {e.problem}", "correct the YAML there") from e
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no settings", "start from config.yaml")
+    return content
+
+
+def merge(base: dict, over: dict) -> dict:
+    """`over` on top of `base`, mappings key by key (as Snakemake does with --configfile)."""
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def check_config(config: dict, name: str = "config") -> dict:
+    """Validate against the schema and return the config; raises InputError with every problem."""
+    from jsonschema import Draft202012Validator
+
+    schema = load_yaml(SCHEMA)
+    config = {key: value for key, value in config.items() if key != "pathvars"}
+    errors = sorted(Draft202012Validator(schema).iter_errors(config), key=lambda e: list(map(str, e.path)))
+    if errors:
+        problems = [_sentence(e) for e in errors]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise InputError(f"{name}: {problems[0][0]}{more}", problems[0][1])
+    return config
+
+
+def _sentence(error) -> tuple[str, str]:
+    """Problem and cure in plain words of one jsonschema error."""
+    while error.context:
+        error = min(error.context, key=lambda e: (e.validator == "type", -len(e.path)))
+    where = ".".join(str(p) for p in error.absolute_path)
+    if error.validator == "additionalProperties":
+        known = list(error.schema.get("properties", {}))
+        unknown = sorted(set(error.instance) - set(known))
+        key = f"{where}.{unknown[0]}" if where else unknown[0]
+        near = difflib.get_close_matches(unknown[0], known, 1)
+        cure = f"did you mean `{near[0]}`?" if near else f"known keys here: {', '.join(known)}"
+        return f"{key}: unknown key", cure
+    if error.validator == "required":
+        missing = sorted(set(error.schema["required"]) - set(error.instance))
+        return f"{where or 'top level'}: key `{missing[0]}` is missing", "copy it from config.yaml"
+    if error.validator == "enum":
+        allowed = [str(v) for v in error.schema["enum"]]
+        near = difflib.get_close_matches(str(error.instance), allowed, 1)
+        hint = f"did you mean `{near[0]}`? " if near else ""
+        return f"{where}: {error.instance!r} is not allowed", f"{hint}allowed: {', '.join(allowed)}"
+    about = error.schema.get("description", "")
+    return f"{where}: {error.message}", f"this key is: {about}" if about else "see config.yaml"
+
+
+def load_config(configfiles: list[str | Path] = ()) -> dict:
+    """config.yaml of the repository with `configfiles` on top, checked."""
+    config = load_yaml(ROOT / "config.yaml")
+    for path in configfiles:
+        config = merge(config, load_yaml(Path(path)))
+    return check_config(config, str(configfiles[-1]) if configfiles else "config.yaml")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m workflow.config", description="Check the config and print it merged.")
+    parser.add_argument("--configfile", nargs="*", default=[], help="presets on top of config.yaml")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    def work(args: argparse.Namespace) -> None:
+        config = load_config(args.configfile)
+        yaml.safe_dump(config, sys.stdout, sort_keys=False, allow_unicode=True)
+
+    return run_job("workflow.config", build_parser(), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+# One time axis per session: features as index maps onto the clock, labels at their own time stamps.
+rule clock:
+    input:
+        probes_of,
+    output:
+        "<results>/aligned/{dataset}/{session}/clock.json",
+    params:
+        fingerprint=study.fingerprint("alignment.clock", study.config["clock"]),
+        options=options(study.config["clock"]),
+    log:
+        "<logs>/clock/{dataset}.{session}.log",
+    conda:
+        "../../envs/media.yaml"
+    message:
+        "time axis · {wildcards.dataset}/{wildcards.session}"
+    shell:
+        "python -m alignment.clock --probe {input:q} {params.options} --out {output:q} --log {log:q}"
+
+
+rule align:
+    input:
+        feature="<results>/features/<participant>/{feature}.h5",
+        clock="<results>/aligned/{dataset}/{session}/clock.json",
+    output:
+        "<results>/aligned/<participant>/{feature}.h5",
+        sidecar="<results>/aligned/<participant>/{feature}.json",
+    params:
+        fingerprint=lambda w: study.fingerprint(
+            "alignment.align", study.align_settings(w.feature)
+        ),
+        options=lambda w: options(
+            study.align_settings(w.feature) | {"offset": study.participant(w).offset or None}
+        ),
+    log:
+        "<logs>/align/{dataset}.{session}.{role}.{feature}.log",
+    resources:
+        mem_mb=1000,
+    conda:
+        "../../envs/media.yaml"
+    message:
+        "aligning {wildcards.feature} · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
+    shell:
+        "python -m alignment.align --feature {input.feature:q} --clock {input.clock:q}"
+        " {params.options} --out {output[0]:q} --fingerprint {params.fingerprint:q} --log {log:q}"
+
+
+rule labels:
+    input:
+        labels=labels_of,
+        probe="<results>/media/<participant>.json",
+    output:
+        "<results>/labels/<participant>.h5",
+        sidecar="<results>/labels/<participant>.json",
+    params:
+        fingerprint=study.fingerprint(
+            "alignment.labels",
+            study.config["labels"]
+            | {"length_tolerance_s": study.config["media"]["length_tolerance_s"]},
+        ),
+        options=lambda w: options(
+            study.config["labels"]
+            | {
+                "length_tolerance_s": study.config["media"]["length_tolerance_s"],
+                "offset": study.participant(w).offset or None,
+            }
+        ),
+    log:
+        "<logs>/labels/{dataset}.{session}.{role}.log",
+    conda:
+        "../../envs/media.yaml"
+    message:
+        "reading labels · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
+    shell:
+        "python -m alignment.labels --labels {input.labels:q} --probe {input.probe:q}"
+        " {params.options} --out {output[0]:q} --fingerprint {params.fingerprint:q} --log {log:q}"
+
+
+rule session:
+    # An index for people and their notebooks; no later stage reads it.
+    input:
+        lambda w: study.aligned([(w.dataset, w.session)], study.features),
+        clock="<results>/aligned/{dataset}/{session}/clock.json",
+    output:
+        "<results>/aligned/{dataset}/{session}.h5",
+    params:
+        fingerprint=study.fingerprint("alignment.session"),
+        session=spec_of,
+        options=lambda w: options(
+            {
+                "features": list(study.features),
+                "labels_roles": [p.role for p in people_of(w) if p.labels],
+                "split": people_of(w)[0].split,
+                "results": study.results,
+            }
+        ),
+    log:
+        "<logs>/session/{dataset}.{session}.log",
+    conda:
+        "../../envs/media.yaml"
+    message:
+        "index of the session · {wildcards.dataset}/{wildcards.session}"
+    shell:
+        "python -m alignment.session --session {params.session:q} --clock {input.clock:q}"
+        " {params.options} --out {output:q} --log {log:q}"
+
+
+rule qc_session:
+    input:
+        lambda w: study.aligned([(w.dataset, w.session)], study.features),
+        probes=probes_of,
+        audio=lambda w: [p.audio or p.video for p in people_of(w)],
+    output:
+        "<results>/qc/{dataset}/{session}.json",
+        plot=report(
+            "<results>/qc/{dataset}/{session}.png",
+            caption="../report/qc.rst",
+            category="Quality",
+            labels={"dataset": "{dataset}", "session": "{session}"},
+        ),
+    params:
+        fingerprint=study.fingerprint("alignment.qc"),
+        session=spec_of,
+        options=lambda w: options(
+            {
+                "features": list(study.features),
+                "audio": [
+                    f"{p.role}={p.audio or p.video}"
+                    + (f"#{p.audio_channel}" if p.audio_channel is not None else "")
+                    for p in people_of(w)
+                ],
+                "results": study.results,
+            }
+        ),
+    log:
+        "<logs>/qc/{dataset}.{session}.log",
+    conda:
+        "../../envs/media.yaml"
+    message:
+        "checking the session · {wildcards.dataset}/{wildcards.session}"
+    shell:
+        "python -m alignment.qc session --session {params.session:q} {params.options}"
+        " --out {output[0]:q} --plot {output.plot:q} --log {log:q}"
+
+
+rule qc:
+    input:
+        [f"<results>/qc/{d}/{s}.json" for d, s in study.by_session],
+    output:
+        "<results>/qc/qc.tsv",
+    params:
+        fingerprint=study.fingerprint("alignment.qc"),
+    log:
+        "<logs>/qc.log",
+    conda:
+        "../../envs/media.yaml"
+    message:
+        "quality of all sessions"
+    shell:
+        "python -m alignment.qc summary --inputs {input:q} --out {output:q} --log {log:q}"
+
+

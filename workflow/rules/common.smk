@@ -1,0 +1,85 @@
+# What the rules share: the study (config + sheet) and functions from wildcards to files.
+import os
+import re
+import sys
+
+sys.path.insert(0, workflow.basedir)
+
+from snakemake.exceptions import WorkflowError
+
+from runtime import InputError
+from runtime.device import gpus_visible
+from workflow.digest import digest, summary
+from workflow.study import VISUAL, Study, options
+
+try:
+    study = Study(config)
+except InputError as e:
+    raise WorkflowError("\n".join(e.lines())) from None
+
+# `python` of the shell lines is the one that runs Snakemake, activated or not.
+os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+# Jobs run from the results' parent, the packages live beside the Snakefile.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [workflow.basedir, *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+# Jobs that profit from a GPU ask for one where there is one; profiles limit the total.
+GPU = min(1, gpus_visible())
+
+
+def constraint(names):
+    return "|".join(re.escape(name) for name in dict.fromkeys(names)) or "none"
+
+
+def video_of(wildcards):
+    return study.participant(wildcards).video
+
+
+def audio_of(wildcards):
+    p = study.participant(wildcards)
+    return p.audio or p.video
+
+
+def channel_of(wildcards):
+    return options({"channel": study.participant(wildcards).audio_channel})
+
+
+def labels_of(wildcards):
+    return study.participant(wildcards).labels
+
+
+def people_of(wildcards):
+    return study.by_session[wildcards.dataset, wildcards.session]
+
+
+def probes_of(wildcards):
+    return [
+        f"{study.results}/media/{p.dataset}/{p.session}/{p.role}.json" for p in people_of(wildcards)
+    ]
+
+
+def spec_of(wildcards):
+    return study.spec((wildcards.dataset, wildcards.session))
+
+
+def tables():
+    return [
+        f"{study.results}/tables/{name}/ccc.{kind}"
+        for name in study.tables
+        for kind in ("csv", "md", "tex")
+    ]
+
+
+def curves():
+    return [
+        f"{study.results}/curves/{run.name}/{dataset}.png"
+        for run in study.runs.values()
+        for dataset in study.datasets(run)
+        if study.labelled(study.evaluated(run, dataset))
+    ]
+
+
+def indexes():
+    return [f"{study.results}/aligned/{d}/{s}.h5" for d, s in study.by_session]
+
+

@@ -1,0 +1,57 @@
+# Recordings. Real ones are there already; the demo corpus is generated, session by session.
+if study.config["demo"] is not None:
+    from corpora.demo import session_files, weights_files
+
+    def demo_files(dataset, session):
+        root = study.config["media_root"]
+        return [
+            f"{root}/{path}"
+            for files in session_files(dataset, session).values()
+            for path in files.values()
+            if path
+        ]
+
+    for dataset, session in study.by_session:
+
+        rule:
+            name:
+                f"demo_session_{dataset}_{session}"
+            output:
+                demo_files(dataset, session),
+            params:
+                fingerprint=study.fingerprint("corpora.demo.session", study.config["demo"]),
+                options=options(
+                    {"dataset": dataset, "session": session, "out": study.config["media_root"]}
+                    | study.config["demo"]
+                ),
+            log:
+                f"<logs>/demo_session/{dataset}.{session}.log",
+            conda:
+                "../../envs/media.yaml"
+            message:
+                f"drawing demo recordings · {dataset}/{session}"
+            shell:
+                "python -m corpora.demo session {params.options} --log {log:q}"
+
+    for feature in ("wav2vec2", "clip_face"):
+
+        rule:
+            name:
+                f"demo_weights_{feature}"
+            output:
+                [f"<results>/demo/weights/{feature}/{name}" for name in weights_files(feature)],
+            params:
+                fingerprint=study.fingerprint("corpora.demo.weights"),
+                options=options(
+                    {"feature": feature, "out": f"{study.results}/demo/weights/{feature}"}
+                ),
+            log:
+                f"<logs>/demo_weights/{feature}.log",
+            conda:
+                "../../envs/torch.yaml"
+            message:
+                f"making a small random checkpoint · {feature}"
+            shell:
+                "python -m corpora.demo weights {params.options} --log {log:q}"
+
+

@@ -1,0 +1,92 @@
+# Scores at the labels' own time stamps, tables over runs, curves.
+rule score:
+    input:
+        lambda w: study.label_files(study.evaluated(study.runs[w.run], w.dataset)),
+        predictions="<results>/predictions/{run}/seed-{seed}/{dataset}.h5",
+    output:
+        "<results>/scores/{run}/seed-{seed}/{dataset}.json",
+    params:
+        fingerprint=study.fingerprint("evaluation.score"),
+        options=lambda w: options(
+            {
+                "sessions": study.labelled_specs(study.evaluated(study.runs[w.run], w.dataset)),
+                "excluded": study.excluded_counts(w.dataset),
+                "results": study.results,
+            }
+        ),
+    log:
+        "<logs>/score/{run}.seed-{seed}.{dataset}.log",
+    conda:
+        "../../envs/media.yaml"
+    message:
+        "scoring {wildcards.dataset} · {wildcards.run}, seed {wildcards.seed}"
+    shell:
+        "python -m evaluation.score --predictions {input.predictions:q} {params.options}"
+        " --out {output:q} --log {log:q}"
+
+
+def table_scores(wildcards):
+    runs = study.tables[wildcards.table]["runs"]
+    return [path for run in runs for path in study.score_files(study.runs[run])]
+
+
+rule table:
+    input:
+        table_scores,
+    output:
+        "<results>/tables/{table}/ccc.csv",
+        report(
+            "<results>/tables/{table}/ccc.md",
+            caption="../report/ccc_table.rst",
+            category="CCC",
+            labels={"table": "{table}"},
+        ),
+        "<results>/tables/{table}/ccc.tex",
+    params:
+        fingerprint=lambda w: study.fingerprint("evaluation.tables"),
+        options=lambda w: study.table_options(w.table),
+    log:
+        "<logs>/table/{table}.log",
+    conda:
+        "../../envs/media.yaml"
+    message:
+        "table {wildcards.table}"
+    shell:
+        "python -m evaluation.tables make --scores {input:q} {params.options} --log {log:q}"
+
+
+rule curves:
+    input:
+        lambda w: study.label_files(study.evaluated(study.runs[w.run], w.dataset)),
+        predictions=lambda w: expand(
+            "<results>/predictions/{run}/seed-{seed}/{dataset}.h5",
+            run=w.run,
+            dataset=w.dataset,
+            seed=study.runs[w.run].seeds,
+        ),
+    output:
+        report(
+            "<results>/curves/{run}/{dataset}.png",
+            caption="../report/curves.rst",
+            category="Curves",
+            labels={"run": "{run}", "dataset": "{dataset}"},
+        ),
+    params:
+        fingerprint=study.fingerprint("evaluation.curves"),
+        options=lambda w: options(
+            {
+                "sessions": study.labelled_specs(study.evaluated(study.runs[w.run], w.dataset)),
+                "results": study.results,
+            }
+        ),
+    log:
+        "<logs>/curves/{run}.{dataset}.log",
+    conda:
+        "../../envs/media.yaml"
+    message:
+        "curves of {wildcards.dataset} · {wildcards.run}"
+    shell:
+        "python -m evaluation.curves predictions --predictions {input.predictions:q}"
+        " {params.options} --out {output:q} --log {log:q}"
+
+

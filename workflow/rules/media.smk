@@ -1,0 +1,31 @@
+# What is in a recording: lengths, rates, streams. Unreadable media stop here, early and by name.
+rule probe:
+    input:
+        video=video_of,
+        audio=audio_of,
+    output:
+        "<results>/media/<participant>.json",
+    params:
+        fingerprint=study.fingerprint("media.probe", study.config["media"]),
+        options=lambda w: options(
+            study.config["media"]
+            | {
+                "dataset": w.dataset,
+                "session": w.session,
+                "role": w.role,
+                "offset": study.participant(w).offset or None,
+                "roi": study.participant(w).roi,
+                "audio_channel": study.participant(w).audio_channel,
+            }
+        ),
+    log:
+        "<logs>/probe/{dataset}.{session}.{role}.log",
+    conda:
+        "../../envs/media.yaml"
+    message:
+        "looking into the recording · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
+    shell:
+        "python -m media.probe --video {input.video:q} --audio {input.audio:q} {params.options}"
+        " --out {output:q} --log {log:q}"
+
+

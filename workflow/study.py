@@ -1,0 +1,305 @@
+"""Config + sessions sheet, as the rules need them: who takes part, which file depends on what.
+
+Everything here is a pure function of the config, the sheet and the code, so the job graph is known
+before anything runs. Paths are relative to the working directory; `results` is the config's folder.
+"""
+
+import json
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from corpora.sheet import Participant, read_sheet
+from runtime import InputError
+from workflow.config import check_config, merge
+from workflow.fingerprint import fingerprint
+
+VISUAL = ("clip_face", "flow", "flow_magnitude")
+AUDIO = ("egemaps", "egemaps_lld", "wav2vec2")
+NOT_NUMBERS = ("enabled", "align", "weights")
+
+
+def options(settings: dict) -> str:
+    """Command-line options of a settings mapping: {"layer": -1} -> "--layer=-1" (sorted, quoted).
+
+    None and False are left out, True is a bare flag, a list follows its option word by word.
+    """
+    words = []
+    for key in sorted(settings):
+        value = settings[key]
+        name = "--" + key.replace("_", "-")
+        if value is None or value is False or value == "":
+            continue
+        if value is True:
+            words.append(name)
+        elif isinstance(value, list | tuple):
+            words += [name, *map(str, value)]
+        else:
+            words.append(f"{name}={value}")
+    return shlex.join(words)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of a table: a model with its settings, trained once per seed."""
+
+    name: str
+    features: tuple[str, ...]
+    train: tuple[str, ...]
+    validate: tuple[str, ...]
+    evaluate: tuple[str, ...]
+    seeds: tuple[int, ...]
+    settings: dict
+
+    @property
+    def reads_validation(self) -> bool:
+        return self.settings["training"].get("selection") == "best_val"
+
+
+class Study:
+    """The config and the sheet, checked against each other.
+
+    Raises InputError naming the config key or the sheet's row for everything that does not fit.
+    """
+
+    def __init__(self, config: dict):
+        self.config = check_config(config)
+        self.results = config["results"].rstrip("/")
+        demo = config["demo"]
+        rows = read_sheet(config["sessions"], config["media_root"], check_files=demo is None)
+        self.participants = [p for p in rows if not p.exclude]
+        self.excluded = [p for p in rows if p.exclude]
+        if not self.participants:
+            raise InputError(f"{config['sessions']}: every participant is excluded", "include at least one")
+        self.by_id = {(p.dataset, p.session, p.role): p for p in self.participants}
+        self.by_session: dict[tuple[str, str], list[Participant]] = {}
+        for p in self.participants:
+            self.by_session.setdefault((p.dataset, p.session), []).append(p)
+        self.features = {n: s for n, s in config["features"].items() if s["enabled"]}
+        self.runs = self._runs()
+        self.tables = {n: t for n, t in config["tables"].items() if t is not None}
+        for name, table in self.tables.items():
+            for run in table["runs"]:
+                if run not in self.runs:
+                    raise InputError(
+                        f"config: tables.{name}.runs names {run}, which is no run",
+                        f"runs are: {', '.join(self.runs)}",
+                    )
+
+    def _runs(self) -> dict[str, Run]:
+        from model.config import resolve
+
+        runs = {}
+        sets = self.set_names()
+        for name, over in self.config["runs"].items():
+            if over is None:
+                continue
+            s = merge(self.config["defaults"], over)
+            for feature in s["features"]:
+                if feature not in self.features:
+                    raise InputError(
+                        f"config: run {name} reads the feature {feature}, which is not enabled",
+                        f"enable it under `features`, or choose from: {', '.join(self.features)}",
+                    )
+            if not any(t in sets for t in s["train"]):
+                raise InputError(
+                    f"config: run {name} trains on {', '.join(s['train'])}, which the sheet does not have",
+                    f"sets of the sheet: {', '.join(sets)}",
+                )
+            both = set(s["train"]) & set(s["evaluate"])
+            if both:
+                raise InputError(
+                    f"config: run {name} is trained and evaluated on {', '.join(sorted(both))}",
+                    "take it out of `train` or `evaluate`",
+                )
+            settings = resolve(
+                {
+                    "features": list(s["features"]),
+                    "frame_rate_hz": s["frame_rate_hz"],
+                    "partners": s.get("partners", "own"),
+                    "model": s["model"],
+                    "training": s["training"],
+                }
+            )
+            run = Run(
+                name,
+                tuple(s["features"]),
+                tuple(t for t in s["train"] if t in sets),
+                tuple(t for t in s["validate"] if t in sets),
+                tuple(t for t in s["evaluate"] if t in sets),
+                tuple(s["seeds"]),
+                settings,
+            )
+            if run.reads_validation and not run.validate:
+                raise InputError(
+                    f"config: run {name} selects by best_val, and none of its `validate` sets is in the sheet",
+                    f"sets of the sheet: {', '.join(sets)}",
+                )
+            runs[name] = run
+        return runs
+
+    # ---- sheet ----
+
+    def set_names(self) -> list[str]:
+        """dataset/split of every included participant, in the order of the sheet."""
+        return list(dict.fromkeys(f"{p.dataset}/{p.split}" for p in self.participants))
+
+    def participant(self, wildcards) -> Participant:
+        return self.by_id[wildcards.dataset, wildcards.session, wildcards.role]
+
+    def sessions(self, sets: Iterable[str]) -> list[tuple[str, str]]:
+        """(dataset, session) of the sets, in the order of the sheet."""
+        sets = set(sets)
+        return [k for k, people in self.by_session.items() if f"{k[0]}/{people[0].split}" in sets]
+
+    def labelled(self, sets: Iterable[str]) -> list[Participant]:
+        """Participants of the sets that have labels."""
+        sets = set(sets)
+        return [p for p in self.participants if p.labels and f"{p.dataset}/{p.split}" in sets]
+
+    def spec(self, key: tuple[str, str]) -> str:
+        """dataset/session:role1,role2@split: how command lines name a session."""
+        people = self.by_session[key]
+        roles = ",".join(p.role for p in people)
+        return f"{key[0]}/{key[1]}:{roles}@{people[0].split}"
+
+    def labelled_specs(self, sets: Iterable[str]) -> list[str]:
+        specs: dict[tuple[str, str, str], list[str]] = {}
+        for p in self.labelled(sets):
+            specs.setdefault((p.dataset, p.session, p.split), []).append(p.role)
+        return [f"{d}/{s}:{','.join(roles)}@{split}" for (d, s, split), roles in specs.items()]
+
+    def excluded_counts(self, dataset: str) -> list[str]:
+        """split=N for every split with excluded participants: N sessions that lost somebody."""
+        lost: dict[str, set[str]] = {}
+        for p in self.excluded:
+            if p.dataset == dataset:
+                lost.setdefault(p.split, set()).add(p.session)
+        return [f"{split}={len(sessions)}" for split, sessions in sorted(lost.items())]
+
+    # ---- paths ----
+
+    def of_participants(self, stage: str, suffix: str = ".h5") -> list[str]:
+        return [f"{self.results}/{stage}/{p.dataset}/{p.session}/{p.role}{suffix}" for p in self.participants]
+
+    def aligned(self, keys: Iterable[tuple[str, str]], features: Iterable[str]) -> list[str]:
+        """Aligned files of every participant of the sessions."""
+        features = list(features)
+        return [
+            f"{self.results}/aligned/{p.dataset}/{p.session}/{p.role}/{feature}.h5"
+            for key in keys
+            for p in self.by_session[key]
+            for feature in features
+        ]
+
+    def label_files(self, sets: Iterable[str]) -> list[str]:
+        return [f"{self.results}/labels/{p.dataset}/{p.session}/{p.role}.h5" for p in self.labelled(sets)]
+
+    def datasets(self, run: Run) -> list[str]:
+        return list(dict.fromkeys(s.split("/")[0] for s in run.evaluate))
+
+    def evaluated(self, run: Run, dataset: str) -> list[str]:
+        return [s for s in run.evaluate if s.split("/")[0] == dataset]
+
+    def score_files(self, run: Run) -> list[str]:
+        """Scores of a run: one per seed and per dataset that has labels."""
+        return [
+            f"{self.results}/scores/{run.name}/seed-{seed}/{dataset}.json"
+            for seed in run.seeds
+            for dataset in self.datasets(run)
+            if self.labelled(self.evaluated(run, dataset))
+        ]
+
+    def columns(self, table: dict) -> list[str]:
+        """Evaluated sets with labels of a table's runs, in the order of the config."""
+        named = dict.fromkeys(s for r in table["runs"] for s in self.runs[r].evaluate)
+        return [s for s in named if self.labelled([s])]
+
+    # ---- what numbers depend on ----
+
+    def fingerprint(self, stage: str, settings: dict | None = None) -> str:
+        """Fingerprint of a module, for example ``fingerprint("alignment.clock", {...})``."""
+        return fingerprint(stage, settings or {})
+
+    def feature_settings(self, feature: str) -> dict:
+        """Settings of an extractor that change its numbers and are command-line options."""
+        settings = self.config["features"][feature]
+        return {k: v for k, v in settings.items() if k not in NOT_NUMBERS}
+
+    def feature_fingerprint(self, feature: str) -> str:
+        settings = self.feature_settings(feature)
+        weights = self.config["features"][feature].get("weights") or {}
+        if weights.get("repository"):
+            settings["weights"] = f"{weights['repository']}@{weights['revision']}"
+        return fingerprint(f"extractors.{feature}", settings)
+
+    def align_settings(self, feature: str) -> dict:
+        return dict(self.config["features"][feature]["align"])
+
+    def run_settings(self, run: str) -> str:
+        """Canonical JSON of a run's settings, for --settings."""
+        return json.dumps(self.runs[run].settings, sort_keys=True, separators=(",", ":"))
+
+    # ---- weights ----
+
+    def weights_folder(self, feature: str) -> str:
+        """Folder a checkpoint is loaded from."""
+        weights = self.config["features"][feature]["weights"]
+        if weights.get("directory"):
+            return weights["directory"]
+        return f"{self.results}/weights/{feature}"
+
+    def weights_inputs(self, feature: str) -> list[str]:
+        """Files of a local checkpoint (none when it is fetched from a hub)."""
+        directory = self.config["features"][feature]["weights"].get("directory")
+        if not directory:
+            return []
+        made = f"{self.results}/demo/weights/{feature}"
+        if self.config["demo"] is not None and Path(directory) == Path(made):
+            from corpora.demo import weights_files
+
+            return [f"{made}/{name}" for name in weights_files(feature)]
+        folder = Path(directory)
+        files = sorted(str(p) for p in folder.glob("*") if p.suffix in (".json", ".safetensors", ".txt"))
+        if not any(f.endswith(".safetensors") for f in files):
+            raise InputError(
+                f"features.{feature}.weights.directory: {directory} holds no .safetensors file",
+                "put the checkpoint there, or set repository and revision",
+            )
+        return files
+
+    def weights_options(self, feature: str) -> str:
+        weights = self.config["features"][feature]["weights"]
+        if weights.get("directory"):
+            return options({"directory": weights["directory"]})
+        return options({"repository": weights.get("repository"), "revision": weights.get("revision")})
+
+    def fetched(self, feature: str) -> bool:
+        """Whether the feature's checkpoint comes from a hub."""
+        weights = self.config["features"].get(feature, {}).get("weights") or {}
+        return bool(weights.get("repository")) and not weights.get("directory")
+
+    def training_fingerprint(self, run: str) -> str:
+        """Settings, training sessions and code that a run's weights depend on."""
+        r = self.runs[run]
+        settings = dict(r.settings) | {"train": [self.spec(k) for k in self.sessions(r.train)]}
+        if r.reads_validation:
+            settings["validate"] = [self.spec(k) for k in self.sessions(r.validate)]
+        return fingerprint("model.train", settings)
+
+    def table_options(self, table: str) -> str:
+        """Command-line options of a table."""
+        t = self.tables[table]
+        selected = [name for name in t["runs"] if self.runs[name].reads_validation]
+        return options(
+            {
+                "runs": t["runs"],
+                "columns": self.columns(t),
+                "reported": "evaluation/reported.yaml" if t.get("reported") else None,
+                "best_val": selected or None,
+                "bootstrap": t.get("bootstrap", 1000),
+                "note": t.get("note"),
+                "out_dir": f"{self.results}/tables/{table}",
+            }
+        )
