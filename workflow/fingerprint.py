@@ -149,8 +149,7 @@ def imported_modules(source: str, module: str, root: Path) -> set[str]:
     local = {
         m for m in found if m.split(".")[0] in PACKAGES - PRESENTATION and _module_file(m, root)
     }
-    packages = {".".join(m.split(".")[:i]) for m in local for i in range(1, m.count(".") + 1)}
-    return local | {p for p in packages if _module_file(p, root)}
+    return local
 
 
 @cache
@@ -166,6 +165,8 @@ def closure(module: str, root: Path = ROOT) -> tuple[str, ...]:
         if path is None:
             raise FileNotFoundError(f"module {name} is not in {root}")
         seen.add(name)
+        parents = (".".join(name.split(".")[:i]) for i in range(1, name.count(".") + 1))
+        queue.extend(parent for parent in parents if _module_file(parent, root))
         queue.extend(imported_modules(path.read_text(encoding="utf-8"), name, root) - seen)
     return tuple(sorted(seen))
 

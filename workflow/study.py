@@ -243,42 +243,56 @@ class Study:
 
     # ---- weights ----
 
+    def weights(self, feature: str) -> dict:
+        """The weights section of a feature: exactly one of directory, repository, random."""
+        weights = self.config["features"][feature].get("weights") or {}
+        given = [k for k in ("directory", "repository", "random") if weights.get(k) is not None]
+        if len(given) != 1:
+            raise InputError(
+                f"config: features.{feature}.weights names {' and '.join(given) or 'no source'}",
+                "set exactly one of directory, repository (with revision) or random; null the others",
+            )
+        return weights
+
     def weights_folder(self, feature: str) -> str:
         """Folder a checkpoint is loaded from."""
-        weights = self.config["features"][feature]["weights"]
-        if weights.get("directory"):
-            return weights["directory"]
-        return f"{self.results}/weights/{feature}"
+        return self.weights(feature).get("directory") or f"{self.results}/weights/{feature}"
 
     def weights_inputs(self, feature: str) -> list[str]:
         """Files of a local checkpoint (none when it is fetched from a hub)."""
-        directory = self.config["features"][feature]["weights"].get("directory")
-        if not directory:
+        weights = self.weights(feature)
+        if weights.get("repository"):
             return []
-        made = f"{self.results}/demo/weights/{feature}"
-        if self.config["demo"] is not None and Path(directory) == Path(made):
+        folder = Path(self.weights_folder(feature))
+        if weights.get("random") is not None:
             from corpora.demo import weights_files
 
-            return [f"{made}/{name}" for name in weights_files(feature)]
-        folder = Path(directory)
+            return [str(folder / name) for name in weights_files(feature)]
         files = sorted(str(p) for p in folder.glob("*") if p.suffix in (".json", ".safetensors", ".txt"))
         if not any(f.endswith(".safetensors") for f in files):
             raise InputError(
-                f"features.{feature}.weights.directory: {directory} holds no .safetensors file",
+                f"features.{feature}.weights.directory: {folder} holds no .safetensors file",
                 "put the checkpoint there, or set repository and revision",
             )
         return files
 
     def weights_options(self, feature: str) -> str:
-        weights = self.config["features"][feature]["weights"]
-        if weights.get("directory"):
-            return options({"directory": weights["directory"]})
-        return options({"repository": weights.get("repository"), "revision": weights.get("revision")})
+        weights = self.weights(feature)
+        if weights.get("repository"):
+            return options({k: weights.get(k) for k in ("repository", "revision")})
+        return options({"directory": self.weights_folder(feature)})
+
+    def random_weights(self) -> dict[str, int]:
+        """Features whose checkpoint is made on the spot -> seed."""
+        with_weights = [f for f in self.features if "weights" in self.config["features"][f]]
+        seeds = {f: self.weights(f).get("random") for f in with_weights}
+        return {f: seed for f, seed in seeds.items() if seed is not None}
 
     def fetched(self, feature: str) -> bool:
         """Whether the feature's checkpoint comes from a hub."""
-        weights = self.config["features"].get(feature, {}).get("weights") or {}
-        return bool(weights.get("repository")) and not weights.get("directory")
+        return "weights" in self.config["features"][feature] and bool(
+            self.weights(feature).get("repository")
+        )
 
     def training_fingerprint(self, run: str) -> str:
         """Settings, training sessions and code that a run's weights depend on."""

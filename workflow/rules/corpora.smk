@@ -33,25 +33,27 @@ if study.config["demo"] is not None:
             shell:
                 "python -m corpora.demo session {params.options} --log {log:q}"
 
-    for feature in ("wav2vec2", "clip_face"):
 
-        rule:
-            name:
-                f"demo_weights_{feature}"
-            output:
-                [f"<results>/demo/weights/{feature}/{name}" for name in weights_files(feature)],
-            params:
-                fingerprint=study.fingerprint("corpora.demo.weights"),
-                options=options(
-                    {"feature": feature, "out": f"{study.results}/demo/weights/{feature}"}
-                ),
-            log:
-                f"<logs>/demo_weights/{feature}.log",
-            conda:
-                "../../envs/torch.yaml"
-            message:
-                f"making a small random checkpoint · {feature}"
-            shell:
-                "python -m corpora.demo weights {params.options} --log {log:q}"
+for feature, seed in study.random_weights().items():
+    from corpora.demo import weights_files
+
+    rule:
+        name:
+            f"random_weights_{feature}"
+        output:
+            [f"<results>/weights/{feature}/{name}" for name in weights_files(feature)],
+        params:
+            fingerprint=study.fingerprint("corpora.demo.weights", {"seed": seed}),
+            options=options(
+                {"feature": feature, "seed": seed, "out": study.weights_folder(feature)}
+            ),
+        log:
+            f"<logs>/random_weights/{feature}.log",
+        conda:
+            "../../envs/torch.yaml"
+        message:
+            f"making a small random checkpoint · {feature}"
+        shell:
+            "python -m corpora.demo weights {params.options} --log {log:q}"
 
 

@@ -1,0 +1,131 @@
+"""The house keeps its own rules: envs in step, rules complete, command lines answer --help."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from workflow.fingerprint import PACKAGES, ROOT
+
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+RULES = sorted((ROOT / "workflow/rules").glob("*.smk"))
+
+
+def name_of(requirement: str) -> str:
+    return re.split(r"[<>=!~\[; ]", requirement)[0].lower().replace("_", "-")
+
+
+def constraints() -> dict[str, str]:
+    pins = {}
+    for line in (ROOT / "envs/constraints.txt").read_text().splitlines():
+        if "==" in line and not line.startswith("#"):
+            name, version = line.strip().split("==")
+            pins[name_of(name)] = version
+    return pins
+
+
+def environment(path: Path) -> dict[str, str]:
+    packages = {}
+    for entry in yaml.safe_load(path.read_text())["dependencies"]:
+        if isinstance(entry, dict):
+            for line in entry["pip"]:
+                name, version = line.split("==")
+                packages[name_of(name)] = version
+    return packages
+
+
+def test_conda_environments_are_in_step_with_pyproject():
+    pins = constraints()
+    needed = {name_of(r) for r in PYPROJECT["project"]["dependencies"]}
+    found = {}
+    for path in (ROOT / "envs").glob("*.yaml"):
+        packages = environment(path)
+        for name, version in packages.items():
+            assert pins[name] == version, f"{path.name}: {name}=={version}, constraints.txt has {pins[name]}"
+            assert name in needed, f"{path.name}: {name} is not in pyproject.toml"
+        found |= packages
+    runs_the_workflow = {n for n in needed if n.startswith("snakemake")}
+    assert needed - set(found) == runs_the_workflow
+    for requirement in PYPROJECT["project"]["dependencies"]:
+        assert name_of(requirement) in pins, f"{requirement} has no pin in envs/constraints.txt"
+
+
+def blocks() -> list[tuple[str, str]]:
+    found = []
+    for path in RULES:
+        for block in re.split(r"(?m)^\s*(?=(?:use )?rule\b)", path.read_text(encoding="utf-8"))[1:]:
+            if block.startswith(("rule", "use rule")):
+                found.append((path.name, block))
+    return found
+
+
+@pytest.mark.parametrize(("file", "block"), blocks(), ids=lambda v: v.split("\n")[0][:40])
+def test_every_rule_is_complete(file, block):
+    inherits = block.startswith("use rule")
+    for section in ("output", "params", "log", "message"):
+        assert re.search(rf"(?m)^\s+{section}:", block), f"{file}: {section} is missing"
+    assert "fingerprint" in block, f"{file}: no fingerprint"
+    if not inherits:
+        assert re.search(r"(?m)^\s+conda:", block), f"{file}: conda is missing"
+        assert re.search(r"(?m)^\s+shell:", block), f"{file}: only shell calls of modules"
+        assert "python -m " in block
+        assert "--log {log:q}" in block
+
+
+def jobs() -> list[str]:
+    text = "".join(path.read_text() for path in RULES)
+    return sorted(set(re.findall(r"python -m ([\w.]+)", text)))
+
+
+@pytest.mark.parametrize("module", jobs())
+def test_every_job_answers_help(module):
+    assert importlib.util.find_spec(module), module
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout
+
+
+def tracked_text() -> list[Path]:
+    names = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    kinds = {".py", ".smk", ".md", ".yaml", ".toml", ".tsv", ".rst", ".cff", ".txt", ""}
+    return [ROOT / n for n in names if Path(n).suffix in kinds and (ROOT / n).is_file()]
+
+
+def test_no_absolute_paths_and_no_leftovers():
+    home = str(Path.home())
+    for path in tracked_text():
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if home != "/":
+            assert home + "/" not in text, path
+        assert str(ROOT) + "/" not in text, path
+        if path.suffix == ".py" and path.name != "test_repository.py":
+            assert not re.search(r"\b(TODO|FIXME|XXX)\b", text), path
+            assert not re.search(r"\bpickle\.load|torch\.load\(", text), path
+
+
+def test_packages_are_the_known_ones():
+    """The fingerprint follows exactly the packages of this repository."""
+    found = {p.parent.name for p in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert found == PACKAGES
+
+
+def test_snakemake_lint_and_format():
+    for command in (["snakefmt", "--check", "Snakefile", *map(str, RULES)],):
+        done = subprocess.run(
+            [str(Path(sys.executable).parent / command[0]), *command[1:]],
+            cwd=ROOT, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--lint"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
