@@ -36,6 +36,27 @@ def audio_stream(container: "av.container.InputContainer", path) -> "av.audio.st
     return container.streams.audio[0]
 
 
+def wav_stated_s(path) -> float | None:
+    """Seconds that a RIFF header promises (FFmpeg trusts the file's size instead); None if unknown."""
+    with open(path, "rb") as f:
+        head = f.read(12)
+        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+            return None
+        bytes_per_s = 0
+        while len(header := f.read(8)) == 8:
+            name, size = header[:4], int.from_bytes(header[4:], "little")
+            if name == b"data":
+                # 0 and the maximum stand for "not known when the recording began".
+                known = bytes_per_s and 0 < size < 0xFFFFFF00
+                return size / bytes_per_s if known else None
+            if name == b"fmt ":
+                content = f.read(size + size % 2)
+                bytes_per_s = int.from_bytes(content[8:12], "little")
+            else:
+                f.seek(size + size % 2, os.SEEK_CUR)
+    return None
+
+
 def samples_of(frame: "av.AudioFrame") -> np.ndarray:
     """Decoded frame -> (channels, n) float32 in -1..1."""
     data = frame.to_ndarray()
@@ -99,6 +120,8 @@ class AudioStream:
             stream = audio_stream(container, self.path)
             zero = start_time(container)
             stated = stated_duration(stream, container)
+            if container.format.name == "wav":
+                stated = wav_stated_s(self.path)
             position = 0  # samples given out at the native rate
             shape = None
             for frame in self._frames(container, stream):

@@ -1,0 +1,72 @@
+"""Engagement labels as they come with the challenge data: one value per line, 25 lines a second.
+
+No header; line k (from 0) is video frame k. Missing values are an empty line, ``nan`` or
+``-nan(ind)`` (any case); they become NaN, never 0. UTF-8 (with or without byte order mark), else
+latin-1. A newline at the very end makes no line of its own.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from runtime import InputError
+
+MISSING = re.compile(r"[+-]?(nan(\((ind|snan)\))?|1\.#(qnan|ind)0*)?", re.IGNORECASE)
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def read_labels(path: str | Path) -> np.ndarray:
+    """Labels of one participant, (n,) float64 in [0, 1] with NaN where the value is missing.
+
+    Raises
+    ------
+    InputError : no such file, no line in it, a line that is no number, a value outside [0, 1];
+        names the line (from 1) and its text.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"{path} does not exist or is not a file",
+            "correct the column `labels` of the sessions sheet, or leave it empty (no labels)",
+        )
+    raw = path.read_bytes()
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in raw[:64]:
+        raise InputError(f"{path} is not a UTF-8 text file", "save it as CSV in UTF-8")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    if not lines:
+        raise InputError(
+            f"{path} holds no label", "copy it again, or leave the column `labels` empty"
+        )
+    values = np.full(len(lines), np.nan)
+    for i, line in enumerate(lines):
+        token = line.strip()
+        if MISSING.fullmatch(token):
+            continue
+        if not NUMBER.fullmatch(token):
+            raise InputError(
+                f"{path} line {i + 1}: '{token[:40]}' is not a number", _cure(token, i)
+            )
+        values[i] = float(token)
+        if not 0.0 <= values[i] <= 1.0:
+            raise InputError(
+                f"{path} line {i + 1}: {token} is outside 0..1",
+                "engagement is rated from 0 to 1: rescale the file, or leave the line empty (missing)",
+            )
+    return values
+
+
+def _cure(token: str, index: int) -> str:
+    if ";" in token or "\t" in token:
+        return "keep only the value column: one value per line, nothing else"
+    if "," in token:
+        return "write a decimal point, one value per line"
+    if index == 0:
+        return "remove the header: line 1 is the value of the first frame"
+    return "write a number from 0 to 1; leave the line empty where the value is missing"

@@ -1,0 +1,333 @@
+"""What is in a recording: streams, lengths, rates; and whether a participant's files fit together.
+
+python -m media.probe --video V.mp4 --audio A.wav --dataset noxi --session 001 --role expert --out P.json
+
+`probe` reads packet headers only (no decoding but of the first frame), so an hour takes seconds;
+the command line also decodes the sound once, for its exact length and to find silent tracks.
+The JSON holds no absolute path and no time of day: equal files give equal bytes.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+
+from corpora.label_csv import read_labels
+from media.audio import audio_blocks
+from media.container import open_media, start_time
+from media.video import (
+    check_complete,
+    display_matrix,
+    parse_roi,
+    rotation_of,
+    stated_duration,
+    video_frames,
+    video_stream,
+)
+from runtime import InputError
+from runtime.job import add_job_arguments, run_job
+from store.atomic import write_text
+from store.sidecar import file_identity
+
+# Frame intervals that differ by more than this share of the median make a variable frame rate.
+VARIABLE_RATE_TOLERANCE = 0.1
+SILENCE = 1e-4  # peak of a track without sound: -80 dB of full scale
+
+
+@dataclass
+class VideoInfo:
+    """A video stream: size upright in pixels, turned clockwise by `rotation` degrees, `frames` in
+    all, mean `rate_hz`, times of the first and last frame, and duration (one interval past the
+    last frame), in seconds of the recording."""
+
+    width: int
+    height: int
+    rotation: int
+    frames: int
+    rate_hz: float
+    first_s: float
+    last_s: float
+    duration_s: float
+    variable_rate: bool
+
+
+@dataclass
+class AudioInfo:
+    """An audio stream: native rate, channels, true time of its first sample, duration in seconds."""
+
+    rate_hz: int
+    channels: int
+    start_s: float
+    duration_s: float
+
+
+@dataclass
+class MediaInfo:
+    """A recording: end of its last stream in seconds from its start; None for an absent stream."""
+
+    duration_s: float
+    video: VideoInfo | None
+    audio: AudioInfo | None
+
+
+def probe(path: str | Path) -> MediaInfo:
+    """Streams and lengths of a recording, from its packets.
+
+    Raises InputError for a file that cannot be opened, holds neither video nor audio, is damaged
+    or truncated, or whose first frame cannot be decoded. The audio duration is that of the packets
+    (up to 0.1 s more than the decoded sound where the codec pads).
+    """
+    with open_media(path) as container:
+        pictures = [
+            s
+            for s in container.streams.video
+            if not s.disposition & av.stream.Disposition.attached_pic
+        ]
+        sounds = list(container.streams.audio)
+        if not pictures and not sounds:
+            raise InputError(
+                f"{path} holds neither video nor audio",
+                "correct the path in the sessions sheet, or exclude the participant",
+            )
+        times, audio_end = _packet_times(path, container, pictures[:1], sounds[:1])
+        stated = [stated_duration(s, container) for s in (pictures[:1] + sounds[:1])]
+    video = _video_info(path, times, stated[0]) if pictures else None
+    audio = None
+    if sounds:
+        stream = audio_blocks(path)
+        audio = AudioInfo(
+            stream.native_rate_hz,
+            stream.channels,
+            round(stream.start_s, 6),
+            round(max(0.0, audio_end - stream.start_s), 6),
+        )
+        check_complete(path, "audio", stated[-1], audio.duration_s, 0.0)
+    ends = [audio.start_s + audio.duration_s] if audio else []
+    ends += [video.first_s + video.duration_s] if video else []
+    return MediaInfo(round(max(ends), 6), video, audio)
+
+
+def _packet_times(path, container, pictures, sounds) -> tuple[np.ndarray, float]:
+    """Sorted presentation times of the video packets (s), and the end of the last audio packet."""
+    zero = start_time(container)
+    times: list[float] = []
+    audio_end = 0.0
+    at = 0.0
+    try:
+        for packet in container.demux(*pictures, *sounds):
+            stamp = packet.dts if packet.pts is None else packet.pts
+            if stamp is None or not packet.size or packet.is_discard:
+                continue
+            at = float(stamp * packet.time_base) - zero
+            if pictures and packet.stream_index == pictures[0].index:
+                times.append(at)
+            else:
+                audio_end = max(audio_end, at + float((packet.duration or 0) * packet.time_base))
+    except av.FFmpegError as e:
+        raise InputError(
+            f"{path} cannot be read after {at:.2f} s ({' '.join(str(e).split())[:100]})",
+            "copy the recording again, or exclude the participant in the sheet",
+        ) from e
+    return np.sort(np.array(times)), audio_end
+
+
+def _video_info(path, times: np.ndarray, stated: float | None) -> VideoInfo:
+    for first in video_frames(path, threads=1):  # proves that the stream can be decoded
+        height, width = first.rgb.shape[:2]
+        break
+    with open_media(path) as container:
+        frame = next(container.decode(video_stream(container, path)))
+        rotation = rotation_of(display_matrix(frame, path))
+    steps = np.diff(times)
+    step = float(np.median(steps)) if len(steps) else 0.0
+    last_step = float(steps[-1]) if len(steps) else 0.0
+    span = float(times[-1] - times[0])
+    check_complete(path, "video", stated, span + last_step, step)
+    variable = bool(len(steps)) and bool(
+        (np.abs(steps - step) > VARIABLE_RATE_TOLERANCE * step).any()
+    )
+    return VideoInfo(
+        width,
+        height,
+        rotation,
+        len(times),
+        round((len(times) - 1) / span, 6) if span > 0 else 0.0,
+        round(float(times[0]), 6),
+        round(float(times[-1]), 6),
+        round(span + (step if len(steps) else 0.04), 6),
+        variable,
+    )
+
+
+def _audio_record(path, channel: int | None) -> dict:
+    """Decode the sound once: exact start, length, gaps and peak. InputError when it is silent."""
+    stream = audio_blocks(path, channel=channel)
+    peak = 0.0
+    for block in stream:
+        peak = max(peak, float(np.abs(block).max()))
+    if not peak >= SILENCE:
+        which = "" if channel is None else f" in channel {channel}"
+        raise InputError(
+            f"{path} is silent{which} (peak {peak:.1g} of full scale)",
+            "correct the columns `audio` and `audio_channel` of the sheet, or exclude the participant",
+        )
+    return {
+        "rate_hz": stream.native_rate_hz,
+        "channels": stream.channels,
+        "channel": channel,
+        "start_s": round(stream.start_s, 6),
+        "duration_s": round(stream.n_samples / stream.rate_hz, 6),
+        "peak": round(peak, 4),
+        "gaps": [[round(a, 3), round(b, 3)] for a, b in stream.gaps],
+        "overlaps": [[round(a, 3), round(b, 3)] for a, b in stream.overlaps],
+    }
+
+
+def check_lengths(lengths: dict[str, tuple[object, float]], tolerance_s: float) -> None:
+    """InputError naming both when two ends differ by more than the tolerance.
+
+    lengths maps a kind (video, audio, labels) to (file, end in seconds of the recording).
+    """
+    kinds = list(lengths)
+    for i, a in enumerate(kinds):
+        for b in kinds[i + 1 :]:
+            (file_a, end_a), (file_b, end_b) = lengths[a], lengths[b]
+            if abs(end_a - end_b) > tolerance_s:
+                raise InputError(
+                    f"{a} {file_a} ends at {end_a:.2f} s, {b} {file_b} at {end_b:.2f} s:"
+                    f" more than {tolerance_s:g} s apart",
+                    "check that both belong to this participant and are whole; else exclude the"
+                    " participant or raise media.length_tolerance_s",
+                )
+
+
+def participant_record(
+    video: str | Path,
+    audio: str | Path | None,
+    dataset: str,
+    session: str,
+    role: str,
+    labels: str | Path | None = None,
+    label_rate_hz: float = 25.0,
+    audio_channel: int | None = None,
+    roi: str = "",
+    offset: float = 0.0,
+    length_tolerance_s: float = 2.0,
+    min_duration_s: float = 4.0,
+) -> dict:
+    """Look into one participant's files and check that they fit together.
+
+    audio None: the sound of the video. Times in seconds of the recording; `duration_s` is the end
+    of the longer of video and audio. Raises InputError for anything unreadable, silent, too short,
+    or lengths that disagree by more than `length_tolerance_s`.
+    """
+    audio = audio or video
+    info = probe(video)
+    if info.video is None:
+        raise InputError(
+            f"{video} has no video stream",
+            "put a video file into the column `video`, or exclude the participant in the sheet",
+        )
+    if roi:
+        x, y, w, h = parse_roi(roi)
+        if x + w > info.video.width or y + h > info.video.height:
+            raise InputError(
+                f"roi {roi} reaches beyond the picture of {video} ({info.video.width}x{info.video.height} upright)",
+                "correct the column `roi` in the sessions sheet",
+            )
+    sound = _audio_record(audio, audio_channel)
+    lengths = {
+        "video": (video, info.video.first_s + info.video.duration_s),
+        "audio": (audio, sound["start_s"] + sound["duration_s"]),
+    }
+    for kind, (file, end_s) in lengths.items():
+        if end_s < min_duration_s:
+            raise InputError(
+                f"{file}: the {kind} lasts {end_s:.2f} s, less than {min_duration_s:g} s",
+                "exclude the participant in the sheet (exclude: yes), or lower media.min_duration_s",
+            )
+    video_identity = file_identity(video)
+    record = {
+        "dataset": dataset,
+        "session": session,
+        "role": role,
+        "offset": float(offset),
+        "roi": roi or None,
+        "duration_s": round(max(end for _, end in lengths.values()), 6),
+        "video": video_identity | asdict(info.video),
+        "audio": (video_identity if audio == video else file_identity(audio)) | sound,
+    }
+    if labels:
+        values = read_labels(labels)
+        lengths["labels"] = (labels, len(values) / label_rate_hz)
+        record["labels"] = file_identity(labels) | {
+            "rate_hz": label_rate_hz,
+            "values": len(values),
+            "missing": int(np.isnan(values).sum()),
+        }
+    check_lengths(lengths, length_tolerance_s)
+    return record
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m media.probe",
+        description="Look into one participant's recording and check that its files fit together.",
+    )
+    add = parser.add_argument
+    add("--video", required=True, metavar="FILE", help="video file")
+    add("--audio", metavar="FILE", help="sound file (default: the sound of the video)")
+    add("--labels", metavar="CSV", help="label file, to be compared with the media's length")
+    add("--label-rate-hz", type=float, default=25.0, help="label lines per second (default 25)")
+    add("--audio-channel", type=int, help="channel from 0 (default: mean of all)")
+    add("--roi", default="", metavar="X,Y,W,H", help="region of the upright picture, pixels")
+    add("--offset", type=float, default=0.0, help="start after the session's zero, seconds")
+    add(
+        "--length-tolerance-s",
+        type=float,
+        default=2.0,
+        help="lengths may disagree by this many seconds (default 2)",
+    )
+    add(
+        "--min-duration-s",
+        type=float,
+        default=4.0,
+        help="shorter recordings are refused, seconds (default 4)",
+    )
+    add("--dataset", required=True, help="name of the dataset")
+    add("--session", required=True, help="name of the session")
+    add("--role", required=True, help="name of the participant in the session")
+    add("--out", required=True, metavar="JSON", help="record to write")
+    add_job_arguments(parser)
+    return parser
+
+
+def _write(args: argparse.Namespace) -> None:
+    record = participant_record(
+        args.video,
+        args.audio,
+        args.dataset,
+        args.session,
+        args.role,
+        args.labels,
+        args.label_rate_hz,
+        args.audio_channel,
+        args.roi,
+        args.offset,
+        args.length_tolerance_s,
+        args.min_duration_s,
+    )
+    text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False)
+    write_text(args.out, text + "\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_job("media.probe", build_parser(), _write, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
