@@ -1,0 +1,1 @@
+"""Corpora: sessions sheets of recordings on disk, and the demo corpus."""
