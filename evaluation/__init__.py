@@ -1,0 +1,1 @@
+"""Scores and tables: pooled CCC per dataset and split, session bootstrap, curves, exports."""

@@ -1,0 +1,149 @@
+"""Read predictions and labels, and bring a prediction to the labels' own time stamps.
+
+Predictions file (written by model.predict): HDF5 with root attributes run, seed, dataset,
+fingerprint, schema_version and, per session and role, ``time`` (n,) s, ``engagement`` (n,),
+``valid`` (n,): false where no feature of the target was present.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from runtime import InputError
+from store.features import open_hdf5, read_features
+
+SCHEMA_VERSION = 1
+MATCH_S = 1e-6  # a label this near to a grid frame takes its value; otherwise linear interpolation
+MAX_BEYOND_S = 0.5  # labels may outlast the predictions by this much (the last value is held)
+_SPEC = re.compile(r"(?P<dataset>[^/@]+)/(?P<session>[^:@]+):(?P<roles>[^:@]+)@(?P<split>[^@]+)")
+
+
+@dataclass(frozen=True)
+class SessionSpec:
+    """One session of an evaluation set: ``dataset/session:role1,role2@split``."""
+
+    dataset: str
+    session: str
+    roles: tuple[str, ...]
+    split: str
+
+
+@dataclass(frozen=True)
+class Series:
+    """A value over session time: time (n,) s, values (n,) float64, valid (n,) bool."""
+
+    time: np.ndarray
+    values: np.ndarray
+    valid: np.ndarray
+
+
+def parse_spec(text: str) -> SessionSpec:
+    """Parse ``noxi/001:expert,novice@test``; raises InputError."""
+    match = _SPEC.fullmatch(text)
+    roles = tuple(match["roles"].split(",")) if match else ()
+    if not match or not all(roles) or len(set(roles)) != len(roles):
+        raise InputError(
+            f"'{text}' is not a session of an evaluation set",
+            "write dataset/session:role1,role2@split, for example noxi/001:expert,novice@test",
+        )
+    return SessionSpec(match["dataset"], match["session"], roles, match["split"])
+
+
+class PredictionFile:
+    """Predictions of one run and seed on one dataset; a context manager."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._file = open_hdf5(path)
+        attributes = self._file.attrs
+        missing = [
+            k for k in ("run", "seed", "dataset", "schema_version") if attributes.get(k) is None
+        ]
+        if missing or int(attributes["schema_version"]) != SCHEMA_VERSION:
+            self._file.close()
+            raise InputError(
+                f"{path} is not a predictions file of schema {SCHEMA_VERSION}"
+                + (f" (attributes missing: {', '.join(missing)})" if missing else ""),
+                f"delete it and run again, it will be remade: rm '{path}'",
+            )
+        self.run = str(attributes["run"])
+        self.seed = int(attributes["seed"])
+        self.dataset = str(attributes["dataset"])
+
+    def __enter__(self) -> "PredictionFile":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+    def participants(self) -> list[tuple[str, str]]:
+        """All (session, role), sorted."""
+        return sorted((s, r) for s in self._file for r in self._file[s])
+
+    def read(self, session: str, role: str) -> Series:
+        """One participant's predictions; raises InputError when absent or unsound."""
+        place = f"{session}/{role}"
+        cure = f"delete it and run again, it will be remade: rm '{self.path}'"
+        if place not in self._file:
+            raise InputError(f"{self.path} holds no predictions for {place}", cure)
+        group = self._file[place]
+        try:
+            series = Series(
+                group["time"][()].astype(np.float64),
+                group["engagement"][()].astype(np.float64),
+                group["valid"][()].astype(bool),
+            )
+        except (KeyError, OSError) as e:
+            detail = " ".join(str(e).split())[:120]
+            raise InputError(f"{self.path}: {place} is not readable ({detail})", cure) from e
+        n = len(series.time)
+        if n == 0 or len(series.values) != n or len(series.valid) != n:
+            raise InputError(
+                f"{self.path}: {place} is empty or its datasets differ in length", cure
+            )
+        if not (np.diff(series.time) > 0).all():
+            raise InputError(f"{self.path}: the time of {place} does not increase", cure)
+        return series
+
+
+def label_path(results: str | Path, dataset: str, session: str, role: str) -> Path:
+    """Where alignment.labels writes a participant's labels."""
+    return Path(results) / "labels" / dataset / session / f"{role}.h5"
+
+
+def read_labels(path: Path) -> Series:
+    """Labels at their own time stamps, in session time; values that are not valid hold NaN."""
+    features = read_features(path)
+    if features.values.shape[1] != 1:
+        raise InputError(
+            f"{path} has {features.values.shape[1]} columns, labels have one",
+            f"delete it and run again, it will be remade: rm '{path}'",
+        )
+    return Series(features.time, features.values[:, 0].astype(np.float64), features.valid)
+
+
+def sample(series: Series, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values (m,) and validity (m,) of a series at the times `at` (m,) s.
+
+    A time within `MATCH_S` of a frame takes that frame; others are interpolated linearly between
+    their neighbours (valid when both are); before the first and after the last the end is held.
+    """
+    time, last = series.time, len(series.time) - 1
+    right = np.clip(np.searchsorted(time, at), 0, last)
+    left = np.clip(right - 1, 0, last)
+    nearest = np.where(np.abs(time[left] - at) <= np.abs(time[right] - at), left, right)
+    matched = np.abs(time[nearest] - at) <= MATCH_S
+    outside = (at < time[0]) | (at > time[-1])
+    single = matched | outside
+    values = np.where(single, series.values[nearest], np.interp(at, time, series.values))
+    valid = np.where(single, series.valid[nearest], series.valid[left] & series.valid[right])
+    return values, valid
+
+
+def beyond(series: Series, at: np.ndarray) -> float:
+    """Seconds by which the times `at` reach outside the series (0 when they do not)."""
+    if len(at) == 0:
+        return 0.0
+    return float(max(0.0, series.time[0] - at.min(), at.max() - series.time[-1]))

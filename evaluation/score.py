@@ -1,0 +1,233 @@
+"""Score the predictions of one run and seed on one dataset against its labels.
+
+One CCC per split over all labelled frames of all sessions and roles pooled, on the labels' own
+time stamps, as the MultiMediate challenge scores; each participant's CCC, Pearson's r and mean
+absolute error beside it, and the moments from which tables resample sessions (evaluation.metrics).
+
+Which frames count: every frame whose label is valid. Where the target had no input at all the
+model's output is scored nevertheless (a run may not shrink its own test set) and counted as
+``n_without_input``. Participants without labels are not scored, and counted as ``n_unlabelled``.
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+from evaluation.metrics import Moments, merge_all
+from evaluation.predictions import (
+    MAX_BEYOND_S,
+    PredictionFile,
+    SessionSpec,
+    beyond,
+    label_path,
+    parse_spec,
+    read_labels,
+    sample,
+)
+from runtime import InputError, get_logger
+from runtime.job import add_job_arguments, run_job
+from store.atomic import write_text
+from store.sidecar import file_identity
+
+log = get_logger("score")
+SCHEMA_VERSION = 1
+
+
+def number(value: float) -> float | None:
+    """A float for JSON: null instead of NaN."""
+    return None if math.isnan(value) else value
+
+
+def score_participant(
+    predictions: PredictionFile, results: Path, session: str, role: str
+) -> dict[str, object] | None:
+    """Score one participant; None without a label file.
+
+    Raises InputError when the labels reach more than `MAX_BEYOND_S` outside the predictions or a
+    prediction is not a number.
+    """
+    path = label_path(results, predictions.dataset, session, role)
+    if not path.exists():
+        return None
+    labels = read_labels(path)
+    series = predictions.read(session, role)
+    at = labels.time[labels.valid]
+    excess = beyond(series, at)
+    if excess > MAX_BEYOND_S:
+        raise InputError(
+            f"{path}: labels cover {at.min():.2f} to {at.max():.2f} s but the predictions of "
+            f"{session}/{role} in {predictions.path} cover {series.time[0]:.2f} to {series.time[-1]:.2f} s",
+            "labels and media of this participant differ in length or offset; mend them or exclude it in the sheet",
+        )
+    values, with_input = sample(series, at)
+    wrong = ~(abs(values) < math.inf)  # catches NaN as well
+    if wrong.any():
+        raise InputError(
+            f"{predictions.path}: the prediction of {session}/{role} at {at[wrong][0]:.2f} s is not a number",
+            "the training may have diverged: look at its history.jsonl, lower the learning rate, train again",
+        )
+    moments = Moments.of(labels.values[labels.valid], values)
+    return {
+        "session": session,
+        "role": role,
+        "n": moments.n,
+        "n_masked": int((~labels.valid).sum()),
+        "n_without_input": int((~with_input).sum()),
+        "n_beyond": int(((at < series.time[0]) | (at > series.time[-1])).sum()),
+        "ccc": number(moments.ccc),
+        "pearson": number(moments.pearson),
+        "mae": number(moments.mae),
+        "moments": moments.to_dict(),
+    }
+
+
+def score_split(
+    predictions: PredictionFile, results: Path, specs: list[SessionSpec], n_excluded: int
+) -> dict[str, object]:
+    """Score all sessions of one split; see the module docstring for what is counted."""
+    participants, unlabelled = [], 0
+    for spec in sorted(specs, key=lambda s: s.session):
+        for role in sorted(spec.roles):
+            scored = score_participant(predictions, results, spec.session, role)
+            if scored is None:
+                unlabelled += 1
+                log.info("%s/%s has no labels: not scored", spec.session, role)
+            else:
+                participants.append(scored)
+    pooled = merge_all(Moments.from_dict(p["moments"]) for p in participants)
+    labelled = {p["session"] for p in participants if p["n"]}
+    return {
+        "ccc": number(pooled.ccc),
+        "pearson": number(pooled.pearson),
+        "mae": number(pooled.mae),
+        "bias": number(pooled.bias),
+        "sd_ratio": number(pooled.sd_ratio),
+        "n_sessions": len(labelled),
+        "n_participants": sum(p["n"] > 0 for p in participants),
+        "n_frames": pooled.n,
+        "n_excluded": n_excluded,
+        "n_unlabelled": unlabelled,
+        "n_masked": sum(p["n_masked"] for p in participants),
+        "n_without_input": sum(p["n_without_input"] for p in participants),
+        "participants": participants,
+    }
+
+
+def parse_excluded(texts: list[str]) -> dict[str, int]:
+    """Parse ``split=N`` pairs; raises InputError."""
+    counts = {}
+    for text in texts:
+        split, _, n = text.rpartition("=")
+        if not split or not n.isdigit():
+            raise InputError(f"--excluded {text} is not split=N", "write for example test=2")
+        counts[split] = int(n)
+    return counts
+
+
+def score(
+    predictions_path: Path,
+    results: Path,
+    sessions: list[str],
+    sets: list[str] | None,
+    excluded: list[str],
+    out: Path,
+    fingerprint: str = "",
+) -> dict[str, object]:
+    """Score a predictions file and write the scores JSON; returns the record written."""
+    specs = [parse_spec(text) for text in sessions]
+    names = [(s.dataset, s.session) for s in specs]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"session {'/'.join(name)} is given twice", "name each session once")
+    with PredictionFile(predictions_path) as predictions:
+        dataset = predictions.dataset
+        wanted = sets or sorted({f"{s.dataset}/{s.split}" for s in specs})
+        for name in [*wanted, *(f"{s.dataset}/{s.split}" for s in specs)]:
+            if name.partition("/")[0] != dataset:
+                raise InputError(
+                    f"{name} does not belong to {predictions_path}, which holds predictions for {dataset}",
+                    "score each dataset with its own predictions file",
+                )
+            if name not in wanted:
+                raise InputError(
+                    f"--sessions names a session of {name}, which --sets does not",
+                    f"add {name} to --sets",
+                )
+        n_excluded = parse_excluded(excluded)
+        splits = {}
+        for split in sorted(name.partition("/")[2] for name in wanted):
+            own = [s for s in specs if s.split == split]
+            splits[split] = score_split(predictions, results, own, n_excluded.get(split, 0))
+            s = splits[split]
+            log.info(
+                "%s seed %d on %s/%s: CCC %s over %d frames of %d sessions",
+                predictions.run,
+                predictions.seed,
+                dataset,
+                split,
+                "undefined" if s["ccc"] is None else f"{s['ccc']:.4f}",
+                s["n_frames"],
+                s["n_sessions"],
+            )
+        record = {
+            "schema_version": SCHEMA_VERSION,
+            "run": predictions.run,
+            "seed": predictions.seed,
+            "dataset": dataset,
+            "fingerprint": fingerprint,
+            "predictions": file_identity(predictions_path),
+            "splits": splits,
+        }
+    write_text(out, json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    return record
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.score",
+        description="Score one run and seed on one dataset: pooled CCC per split, and per participant.",
+    )
+    parser.add_argument("--predictions", required=True, type=Path, help="predictions file (.h5)")
+    parser.add_argument(
+        "--results", default=Path("results"), type=Path, help="results folder that holds labels/"
+    )
+    parser.add_argument(
+        "--sets",
+        nargs="*",
+        metavar="DATASET/SPLIT",
+        help="sets to score, also when empty (default: those of --sessions)",
+    )
+    parser.add_argument(
+        "--sessions",
+        nargs="*",
+        default=[],
+        metavar="SPEC",
+        help="dataset/session:role1,role2@split, excluded participants left out",
+    )
+    parser.add_argument(
+        "--excluded",
+        nargs="*",
+        default=[],
+        metavar="SPLIT=N",
+        help="participants the sheet excludes, per split (reported in the tables)",
+    )
+    parser.add_argument("--out", required=True, type=Path, help="scores file to write (.json)")
+    add_job_arguments(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_job(
+        "evaluation.score",
+        build_parser(),
+        lambda a: score(
+            a.predictions, a.results, a.sessions, a.sets, a.excluded, a.out, a.fingerprint
+        ),
+        argv,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""Numbers of the results table: one `Cell` per run and column, before any formatting.
+
+A column is a set (``noxi/test``) or a mean over datasets. ``Combined`` is the mean over the test
+columns that have labels; where no test set has labels, over the val columns. Where both kinds are
+shown and at least two val sets have labels, ``Combined val`` is the mean over those. Test and val
+are never mixed. A run that lacks one of the averaged columns has no Combined.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.bootstrap import RESAMPLES, SEED, interval, seed_mean_draws
+from evaluation.scorefile import Scores, seeds_of
+from runtime import InputError
+
+COMBINED = "Combined"
+COMBINED_VAL = "Combined val"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of the table.
+
+    mean, std: over seeds (std with n-1; None for a single seed). low, high: 95 % session bootstrap
+    of the seed mean (None with fewer than two sessions). mean is None where nothing was scored.
+    """
+
+    mean: float | None = None
+    std: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n_seeds: int = 0
+    n_sessions: int = 0
+    n_excluded: int = 0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Cells by run and column. averaged: Combined column -> the columns it is the mean of."""
+
+    runs: list[str]
+    columns: list[str]
+    averaged: dict[str, list[str]]
+    cells: dict[str, dict[str, Cell]]
+
+    @property
+    def all_columns(self) -> list[str]:
+        """Columns in the order of the table, Combined last."""
+        return [*self.columns, *self.averaged]
+
+
+def mean_and_std(values: list[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation (n-1); std is None for one value, not 0."""
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return float(np.mean(values)), std
+
+
+def split_of(column: str) -> str:
+    """The split of ``dataset/split``."""
+    return column.rpartition("/")[2]
+
+
+def summarise(
+    scores: Scores,
+    runs: list[str],
+    columns: list[str],
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> Summary:
+    """Means, stds and intervals for every run and column.
+
+    Raises InputError when a run has no scores at all, or different seeds on the averaged datasets.
+    """
+    labelled = []
+    for column in columns:
+        sets = [s for run in runs for s in scores.get(run, {}).get(column, {}).values()]
+        if any(s.pooled().n for s in sets):
+            labelled.append(column)
+    averaged = _averaged(labelled)
+    cells: dict[str, dict[str, Cell]] = {}
+    for run in runs:
+        if run not in scores:
+            raise InputError(
+                f"no scores file of run '{run}' was given",
+                f"runs with scores: {', '.join(sorted(scores)) or 'none'}; correct the name or score it",
+            )
+        per_seed: dict[str, list[float]] = {}
+        draws: dict[str, np.ndarray | None] = {}
+        cells[run] = {}
+        for column in columns:
+            by_seed = scores[run].get(column, {})
+            cell = Cell(n_seeds=len(by_seed), n_excluded=_excluded(by_seed))
+            if column in labelled and by_seed:
+                seeds = seeds_of(by_seed, run, column)
+                values = [by_seed[k].pooled().ccc for k in sorted(by_seed)]
+                if seeds[0]:
+                    per_seed[column] = values
+                    draws[column] = seed_mean_draws(seeds, column, resamples, seed)
+                    bounds = interval(draws[column]) or (None, None)
+                    cell = Cell(
+                        *mean_and_std(values),
+                        *bounds,
+                        n_seeds=len(values),
+                        n_sessions=len(seeds[0]),
+                        n_excluded=_excluded(by_seed),
+                    )
+            cells[run][column] = cell
+        for name, parts in averaged.items():
+            cells[run][name] = _combine(run, parts, scores, per_seed, draws, cells[run])
+    return Summary(runs, columns, averaged, cells)
+
+
+def _averaged(labelled: list[str]) -> dict[str, list[str]]:
+    test = [c for c in labelled if split_of(c) == "test"]
+    val = [c for c in labelled if split_of(c) == "val"]
+    averaged = {}
+    if test or val:
+        averaged[COMBINED] = test or val
+    if test and len(val) > 1:
+        averaged[COMBINED_VAL] = val
+    return averaged
+
+
+def _excluded(by_seed: dict) -> int:
+    return max((s.n_excluded for s in by_seed.values()), default=0)
+
+
+def _combine(run, parts, scores, per_seed, draws, cells) -> Cell:
+    if any(part not in per_seed for part in parts):
+        return Cell()
+    used = [sorted(scores[run][part]) for part in parts]
+    if any(u != used[0] for u in used):
+        raise InputError(
+            f"run {run} was scored with seeds {used[0]} on {parts[0]} but others on another dataset",
+            "score every seed on every dataset",
+        )
+    values = [float(np.mean([per_seed[p][k] for p in parts])) for k in range(len(used[0]))]
+    known = [draws[p] for p in parts]
+    # Sets are resampled independently; a set with one session has no interval, nor has the mean.
+    bounds = (None, None)
+    if all(d is not None for d in known):
+        bounds = interval(np.mean(known, axis=0)) or (None, None)
+    return Cell(
+        *mean_and_std(values),
+        *bounds,
+        n_seeds=len(values),
+        n_sessions=sum(cells[p].n_sessions for p in parts),
+        n_excluded=sum(cells[p].n_excluded for p in parts),
+    )

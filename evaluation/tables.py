@@ -1,0 +1,347 @@
+"""The results table: one row per run, one column per dataset and split, and Combined.
+
+    python -m evaluation.tables --scores S.json ... --columns noxi/test ... --out-dir results/tables/main
+    python -m evaluation.tables show results/tables/main/ccc.csv
+
+Writes ccc.csv (numbers), ccc.md and ccc.tex (text), sessions.csv (every participant of every seed)
+and metrics.csv (Pearson's r, mean absolute error, bias and sd ratio beside the pooled CCC). See
+evaluation.summary for what a cell is and evaluation.bootstrap for the interval.
+"""
+
+import argparse
+import math
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from evaluation.bootstrap import RESAMPLES, SEED
+from evaluation.metrics import Moments
+from evaluation.render import (
+    COMPUTED,
+    REPORTED,
+    Row,
+    Table,
+    csv_text,
+    size_text,
+    to_csv,
+    to_latex,
+    to_markdown,
+    to_terminal,
+)
+from evaluation.scorefile import Scores, read_scores
+from evaluation.summary import Summary, mean_and_std, split_of, summarise
+from runtime import InputError, get_logger
+from runtime.job import add_job_arguments, run_job
+from runtime.log import command_line
+from store.atomic import write_text
+from store.sidecar import write_sidecar
+
+log = get_logger("tables")
+SELECTIONS = ("last", "best_val")
+REPORTED_FILE = Path(__file__).with_name("reported.yaml")
+FILES = ("ccc.csv", "ccc.md", "ccc.tex", "sessions.csv", "metrics.csv")
+METRICS = ("pearson", "mae", "bias", "sd_ratio")
+
+
+def parse_selection(texts: list[str]) -> dict[str, list[str] | None]:
+    """Parse ``run=last``, ``run=best_val`` or ``run=best_val:noxi/val,mpiigi/val``.
+
+    Returns, for runs selected on val sets, those sets (None: every val set). Raises InputError.
+    """
+    selected = {}
+    for text in texts:
+        run, _, rule = text.partition("=")
+        rule, _, sets = rule.partition(":")
+        if not run or rule not in SELECTIONS:
+            raise InputError(
+                f"--selection {text} is not understood",
+                "write run=last, run=best_val or run=best_val:noxi/val,mpiigi/val",
+            )
+        if rule == "best_val":
+            selected[run] = sets.split(",") if sets else None
+    return selected
+
+
+def read_reported(path: Path) -> dict:
+    """Read published rows (evaluation/reported.yaml); raises InputError on anything unexpected."""
+    try:
+        record = yaml.safe_load(path.read_text(encoding="utf-8"))
+        combined_of = list(record["combined_of"])
+        for row in record["rows"]:
+            if not row["run"] or not row["source"]:
+                raise KeyError("run or source")
+            for column, value in row["values"].items():
+                if not isinstance(value, str) or not -1 <= float(value) <= 1:
+                    raise ValueError(f"{row['run']}: {column} must be a quoted CCC, is {value!r}")
+    except FileNotFoundError as e:
+        raise InputError(f"{path} does not exist", "correct the path of --reported") from e
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as e:
+        raise InputError(
+            f"{path} is not a list of published rows ({' '.join(str(e).split())[:120]})",
+            "keep the form of evaluation/reported.yaml: run, source, values (numbers in quotes)",
+        ) from e
+    return {"combined_of": combined_of, "rows": record["rows"]}
+
+
+def reported_rows(reported: dict, summary: Summary) -> list[Row]:
+    """Published rows that have a number in a column of this table; Combined only if it is the same mean."""
+    rows = []
+    for record in reported["rows"]:
+        published = {c: v for c, v in record["values"].items() if c in summary.columns}
+        if published and set(summary.averaged.get("Combined", [])) == set(reported["combined_of"]):
+            published |= {k: v for k, v in record["values"].items() if k == "Combined"}
+        if published:
+            rows.append(Row(record["run"], REPORTED, published=published, notes=[record["source"]]))
+    return rows
+
+
+def build_table(
+    summary: Summary,
+    scores: Scores,
+    selection: dict[str, list[str] | None],
+    reported: dict | None,
+    notes: list[str],
+    resamples: int,
+) -> Table:
+    """Rows, subtitles and footnotes from the numbers."""
+    footnotes = [
+        "CCC: concordance correlation coefficient, population variance, over all labelled frames of "
+        "all sessions and roles pooled, at the labels' time stamps; mean ± std over seeds "
+        f"[95 % bootstrap interval: sessions resampled {resamples} times].",
+        "Seeds: " + ", ".join(f"{r} {_n_seeds(summary, r)}" for r in summary.runs) + ".",
+    ]
+    footnotes += [f"{name}: mean of {', '.join(of)}." for name, of in summary.averaged.items()]
+    subtitles = {}
+    for column in summary.all_columns:
+        sizes = _sizes(summary, column)
+        if len(sizes) == 1:
+            subtitles[column] = size_text(*sizes[0])
+        elif sizes:
+            subtitles[column] = "sessions differ"
+            footnotes.append(f"{column}: the runs were scored on different numbers of sessions.")
+        if not sizes:
+            footnotes.append(f"{column}: no labels, nothing to score.")
+        elif sizes[0][0] == 1 and len(sizes) == 1:
+            footnotes.append(f"{column}: one session, so no interval.")
+        if len(_session_sets(scores, summary.runs, column)) > 1 and len(sizes) == 1:
+            footnotes.append(f"{column}: the runs were scored on different sessions.")
+    rows = [_computed_row(run, summary, selection, notes) for run in summary.runs]
+    marked = [r for r in rows if r.marks]
+    if marked:
+        runs = ", ".join(r.run for r in marked)
+        footnotes.append(
+            f"† The checkpoint was selected on this val set ({runs}): the number is optimistic."
+        )
+    footnotes += notes
+    if reported:
+        published = reported_rows(reported, summary)
+        rows += published
+        sources = "; ".join(f"{r.run}: {r.notes[0]}" for r in published)
+        if sources:
+            footnotes.append(f"(reported): published, not rerun here. Sources: {sources}.")
+    return Table(summary.all_columns, subtitles, rows, footnotes)
+
+
+def _computed_row(
+    run: str, summary: Summary, selection: dict[str, list[str] | None], notes: list[str]
+) -> Row:
+    row = Row(run, COMPUTED, cells=summary.cells[run], notes=list(notes))
+    if run not in selection:
+        return row
+    val = [c for c in summary.columns if split_of(c) == "val"]
+    used = [c for c in val if selection[run] is None or c in selection[run]]
+    used += [name for name, of in summary.averaged.items() if set(of) & set(used)]
+    for column in used:
+        if row.cells[column].mean is not None:
+            row.marks[column] = "†"
+    if row.marks:
+        row.notes.append(f"checkpoint selected on {', '.join(c for c in used if c in val)}")
+    return row
+
+
+def _n_seeds(summary: Summary, run: str) -> str:
+    counts = sorted({c.n_seeds for c in summary.cells[run].values() if c.n_seeds})
+    return " or ".join(map(str, counts)) or "0"
+
+
+def _sizes(summary: Summary, column: str) -> list[tuple[int, int]]:
+    cells = [summary.cells[run][column] for run in summary.runs]
+    return sorted({(c.n_sessions, c.n_excluded) for c in cells if c.mean is not None})
+
+
+def _session_sets(scores: Scores, runs: list[str], column: str) -> set[tuple[str, ...]]:
+    found = [s for run in runs for s in scores.get(run, {}).get(column, {}).values()]
+    return {tuple(sorted(s.sessions())) for s in found}
+
+
+def session_lines(scores: Scores, runs: list[str], columns: list[str]) -> list[list]:
+    """Lines of sessions.csv: every participant of every run and seed."""
+    lines: list[list] = [
+        ["run", "seed", "dataset", "split", "session", "role", "n", "ccc", "pearson", "mae"]
+    ]
+    for run, column, seed, found in _each(scores, runs, columns):
+        dataset, _, split = column.rpartition("/")
+        for p in sorted(found.participants, key=lambda p: (p.session, p.role)):
+            numbers = [_decimal(v) for v in (p.moments.ccc, p.moments.pearson, p.moments.mae)]
+            lines.append([run, seed, dataset, split, p.session, p.role, p.moments.n, *numbers])
+    return lines
+
+
+def metric_lines(scores: Scores, runs: list[str], columns: list[str]) -> list[list]:
+    """Lines of metrics.csv: pooled numbers per run and set, mean and std over seeds.
+
+    session_ccc is the mean of the sessions' own CCCs (roles pooled): a diagnostic, not the score.
+    """
+    names = ("ccc", "session_ccc", *METRICS)
+    header = ["run", "dataset", "split", "n_seeds", "n_sessions", "n_frames"]
+    lines: list[list] = [[*header, *(f for name in names for f in (name, f"{name}_std"))]]
+    for run in runs:
+        for column in columns:
+            by_seed = scores.get(run, {}).get(column, {})
+            seeds = [by_seed[k] for k in sorted(by_seed) if by_seed[k].pooled().n]
+            if not seeds:
+                continue
+            pooled: list[Moments] = [s.pooled() for s in seeds]
+            own = [float(np.mean([m.ccc for m in s.sessions().values()])) for s in seeds]
+            line: list = [run, *column.rsplit("/", 1), len(seeds), len(seeds[0].sessions())]
+            line.append(pooled[0].n)
+            for name in names:
+                values = own if name == "session_ccc" else [getattr(m, name) for m in pooled]
+                mean, std = mean_and_std(values)
+                line += [_decimal(mean), "" if std is None else _decimal(std)]
+            lines.append(line)
+    return lines
+
+
+def _each(scores: Scores, runs: list[str], columns: list[str]):
+    for run in runs:
+        for column in columns:
+            by_seed = scores.get(run, {}).get(column, {})
+            for seed in sorted(by_seed):
+                yield run, column, seed, by_seed[seed]
+
+
+def _decimal(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6f}"
+
+
+def make_tables(
+    scores_paths: list[Path],
+    out_dir: Path,
+    runs: list[str] | None = None,
+    columns: list[str] | None = None,
+    reported: Path | None = None,
+    selection: list[str] | None = None,
+    notes: list[str] | None = None,
+    resamples: int = RESAMPLES,
+    bootstrap_seed: int = SEED,
+    fingerprint: str = "",
+    command: str = "",
+) -> Table:
+    """Read scores, write all files of the table into `out_dir`, return the table."""
+    scores = read_scores(scores_paths)
+    runs = runs or list(scores)
+    columns = columns or sorted({c for sets in scores.values() for c in sets})
+    for name, given in (("--runs", runs), ("--columns", columns)):
+        if len(set(given)) != len(given):
+            raise InputError(f"{name} names one twice: {' '.join(given)}", "name each once")
+    chosen = parse_selection(selection or [])
+    published = read_reported(reported) if reported else None
+    summary = summarise(scores, runs, columns, resamples, bootstrap_seed)
+    table = build_table(summary, scores, chosen, published, notes or [], resamples)
+    write_text(out_dir / "ccc.md", to_markdown(table))
+    write_text(out_dir / "ccc.tex", to_latex(table))
+    write_text(out_dir / "sessions.csv", csv_text(session_lines(scores, runs, columns)))
+    write_text(out_dir / "metrics.csv", csv_text(metric_lines(scores, runs, columns)))
+    write_text(out_dir / "ccc.csv", to_csv(table))
+    inputs = {"/".join(p.parts[-3:]): p for p in map(Path, scores_paths)}
+    write_sidecar(
+        out_dir / "ccc.csv",
+        inputs=inputs | ({"reported": reported} if reported else {}),
+        settings={
+            "runs": runs,
+            "columns": columns,
+            "selection": selection or [],
+            "notes": notes or [],
+            "resamples": resamples,
+            "bootstrap_seed": bootstrap_seed,
+        },
+        fingerprint=fingerprint,
+        packages=["numpy", "pyyaml"],
+        command=command,
+        counts={"runs": len(runs), "scores": len(scores_paths)},
+    )
+    log.info("wrote %s to %s", ", ".join(FILES), out_dir)
+    return table
+
+
+def show(path: Path) -> None:
+    """Print a csv made here, laid out for a terminal. Raises InputError."""
+    try:
+        width = shutil.get_terminal_size((120, 40)).columns
+        print(to_terminal(path.read_text(encoding="utf-8"), width))
+    except (KeyError, ValueError, TypeError, IndexError) as e:
+        raise InputError(f"{path} is not a table made here", "give tables/NAME/ccc.csv") from e
+
+
+def build_parser(command: str = "make") -> argparse.ArgumentParser:
+    if command == "show":
+        parser = argparse.ArgumentParser(
+            prog="python -m evaluation.tables show", description="Print a table in the terminal."
+        )
+        parser.add_argument("table", type=Path, help="ccc.csv, metrics.csv or sessions.csv")
+        return parser
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.tables",
+        description="Write the CCC table (csv, Markdown, LaTeX) of several runs from their scores.",
+        epilog="To print one: python -m evaluation.tables show results/tables/main/ccc.csv",
+    )
+    add = parser.add_argument
+    add("--scores", nargs="+", type=Path, required=True, help="scores files of all runs and seeds")
+    add("--runs", nargs="+", help="rows, in this order (default: as the scores come)")
+    add("--columns", nargs="+", metavar="DATASET/SPLIT", help="columns, in this order")
+    add("--reported", type=Path, help="published rows to append, e.g. evaluation/reported.yaml")
+    add(
+        "--selection",
+        nargs="*",
+        default=[],
+        metavar="RUN=RULE",
+        help="run=last, run=best_val or run=best_val:noxi/val; val cells used for selection get a footnote",
+    )
+    add("--note", action="append", default=[], help="footnote for all computed rows; repeatable")
+    add("--resamples", type=int, default=RESAMPLES, help="bootstrap resamples of sessions")
+    add("--bootstrap-seed", type=int, default=SEED, help="seed of the bootstrap")
+    add("--out-dir", type=Path, default=Path("results/tables/main"), help="folder to write")
+    add_job_arguments(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["show"]:
+        return run_job("evaluation.tables", build_parser("show"), lambda a: show(a.table), argv[1:])
+    return run_job(
+        "evaluation.tables",
+        build_parser(),
+        lambda a: make_tables(
+            a.scores,
+            a.out_dir,
+            a.runs,
+            a.columns,
+            a.reported,
+            a.selection,
+            a.note,
+            a.resamples,
+            a.bootstrap_seed,
+            a.fingerprint,
+            command_line("evaluation.tables", argv),
+        ),
+        argv,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
