@@ -1,0 +1,166 @@
+"""Bring one feature of one participant onto the session's clock.
+
+python -m alignment.align --feature F.h5 --clock clock.json --offset 0 --method linear --out A.h5
+"""
+
+import argparse
+import math
+import sys
+import time as wall
+from pathlib import Path
+
+from alignment.aligned import reading, remake, write_aligned
+from alignment.clock import read_clock
+from alignment.resample import index_map, to_ticks
+from runtime import InputError, get_logger
+from runtime.job import add_job_arguments, run_job
+from runtime.log import command_line
+from store.features import check_features, open_hdf5
+from store.sidecar import write_sidecar
+
+log = get_logger("align")
+DEFAULT_MAX_GAP_S = 0.2
+# Rows may lie this far outside the clock (encoder delay, a stream that ends a little later than
+# its container says); more means the file belongs to another recording.
+END_TOLERANCE_S = 0.5
+
+
+def align(
+    feature: str | Path,
+    clock: str | Path,
+    out: str | Path,
+    offset_s: float = 0.0,
+    method: str = "linear",
+    max_gap_s: float = DEFAULT_MAX_GAP_S,
+    fingerprint: str = "",
+) -> dict[str, object]:
+    """Write the aligned file (alignment/aligned.py) of a feature file; returns counts.
+
+    Raises InputError for a damaged file, a feature without rows, a gap limit shorter than the
+    feature's hop, or rows that lie outside the clock by more than END_TOLERANCE_S.
+    """
+    with reading(feature):
+        problems = check_features(feature)
+    if problems:
+        raise InputError(f"{feature}: {problems[0]}", remake(feature))
+    axis = read_clock(clock)
+    with open_hdf5(feature) as f:
+        with reading(feature):
+            native = dict(f.attrs)
+            time = f["time"][()] + offset_s
+            valid = f["valid"][()]
+            hop_s, native_rate = float(native["hop_s"]), float(native["native_rate_hz"])
+        _check_times(feature, time, axis.duration_s, hop_s, native_rate, max_gap_s)
+        row, weight = index_map(
+            to_ticks(time, axis.rate_hz),
+            valid,
+            axis.n_ticks,
+            method,
+            max_gap_s * axis.rate_hz,
+            hop_s * axis.rate_hz,
+        )
+        attributes = {
+            **native,
+            "rate_hz": axis.rate_hz,
+            "n_ticks": axis.n_ticks,
+            "method": method,
+            "offset_s": float(offset_s),
+            "max_gap_s": float(max_gap_s),
+            "feature_fingerprint": native["fingerprint"],
+            "fingerprint": fingerprint,
+        }
+        write_aligned(out, f["values"], time, row, weight, attributes)
+    counts = {
+        "rows": int(len(time)),
+        "valid_rows": int(valid.sum()),
+        "ticks": int(axis.n_ticks),
+        "valid_ticks": int((row >= 0).sum()),
+    }
+    log.info("%d of %d ticks are valid", counts["valid_ticks"], counts["ticks"])
+    return counts
+
+
+def _check_times(feature, time, duration_s, hop_s, native_rate, max_gap_s) -> None:
+    if len(time) == 0:
+        raise InputError(
+            f"{feature} has no rows: the recording is too short for this feature",
+            "exclude the participant in the sessions sheet",
+        )
+    if not (math.isfinite(hop_s) and hop_s > 0 and math.isfinite(native_rate) and native_rate > 0):
+        raise InputError(
+            f"{feature}: hop {hop_s} s at {native_rate} Hz is no rate", remake(feature)
+        )
+    if max_gap_s < hop_s * (1 - 1e-6):
+        raise InputError(
+            f"{feature}: the gap limit {max_gap_s:g} s is shorter than the feature's hop {hop_s:g} s",
+            "set alignment.max_gap_s in the config to at least the longest hop",
+        )
+    late, early = time[-1] - duration_s, -time[0]
+    if late > END_TOLERANCE_S or early > END_TOLERANCE_S:
+        raise InputError(
+            f"{feature} spans {time[0]:.3f}..{time[-1]:.3f} s of session time, the clock 0..{duration_s:.3f} s",
+            "correct `offset` in the sessions sheet; if it is right, delete the feature and the clock and run again",
+        )
+
+
+def run(args: argparse.Namespace, command: str) -> None:
+    """The job: align, then the sidecar."""
+    start = wall.monotonic()
+    counts = align(
+        args.feature, args.clock, args.out, args.offset, args.method, args.max_gap_s,
+        args.fingerprint,
+    )  # fmt: skip
+    write_sidecar(
+        args.out,
+        inputs={"feature": args.feature, "clock": args.clock},
+        settings={"method": args.method, "offset_s": args.offset, "max_gap_s": args.max_gap_s},
+        fingerprint=args.fingerprint,
+        packages=["h5py", "numpy"],
+        command=command,
+        counts=counts,
+        seconds=wall.monotonic() - start,
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m alignment.align",
+        description="Bring one feature of one participant onto the session's clock.",
+    )
+    parser.add_argument("--feature", required=True, metavar="H5", help="feature file (native rate)")
+    parser.add_argument("--clock", required=True, metavar="JSON", help="clock.json of the session")
+    parser.add_argument(
+        "--offset",
+        type=float,
+        default=0.0,
+        help="seconds this recording started later than the session's zero",
+    )
+    parser.add_argument(
+        "--method",
+        choices=("linear", "hold"),
+        default="linear",
+        help="linear: between neighbours; hold: the latest row",
+    )
+    parser.add_argument(
+        "--max-gap-s",
+        type=float,
+        default=DEFAULT_MAX_GAP_S,
+        help="rows farther apart than this (seconds) are not bridged",
+    )
+    parser.add_argument("--out", required=True, metavar="H5", help="aligned file to write")
+    add_job_arguments(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = list(sys.argv[1:] if argv is None else argv)
+    return run_job(
+        "alignment.align",
+        build_parser(),
+        lambda a: run(a, command_line("alignment.align", argv)),
+        argv,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
