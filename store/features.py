@@ -17,11 +17,10 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from runtime import InputError
-from store.atomic import atomic_path
+from store.hdf5 import create_hdf5, open_hdf5
 
 SCHEMA_VERSION = 1
 CHUNK_BYTES = 1 << 18
@@ -105,11 +104,11 @@ class FeatureWriter:
         self._context = None
 
     def __enter__(self) -> "FeatureWriter":
-        self._context = atomic_path(self.path)
-        temporary = self._context.__enter__()
+        self._context = create_hdf5(self.path)
+        self._new = self._context.__enter__()
         d = len(self.attributes.dim_names)
         rows = int(np.clip(CHUNK_BYTES // max(1, d * self.dtype.itemsize), 16, 8192))
-        self._file = h5py.File(temporary, "w")
+        self._file = self._new.file
         make = self._file.create_dataset
         make("values", (0, d), self.dtype, maxshape=(None, d), chunks=(rows, d))
         make("time", (0,), "f8", maxshape=(None,), chunks=(4096,))
@@ -167,6 +166,7 @@ class FeatureWriter:
         self._extend("valid", valid)
         for name, rows in extra.items():
             self._extend(name, np.asarray(rows))
+        self._new.check()
         self.rows += n
         self._last_time = time[-1]
 
@@ -194,7 +194,6 @@ class FeatureWriter:
             }
             for name in sorted(attributes):
                 self._file.attrs[name] = attributes[name]
-        self._file.close()
         self._context.__exit__(kind, error, traceback)
 
 
@@ -209,20 +208,6 @@ def write_features(
     """Write a whole feature file at once: values (T, D), time (T,) s, valid (T,) bool."""
     with FeatureWriter(path, attributes, dtype) as writer:
         writer.append(values, time, valid)
-
-
-def open_hdf5(path: str | Path) -> h5py.File:
-    """Open an HDF5 file of ours read-only; InputError names the file and the cure if it is damaged."""
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path} does not exist", "run the workflow; it makes the file")
-    try:
-        return h5py.File(path, "r")
-    except OSError as e:
-        raise InputError(
-            f"{path} is not a readable HDF5 file ({' '.join(str(e).split())[:120]})",
-            f"delete it and run again, it will be remade: rm '{path}'",
-        ) from e
 
 
 def read_features(path: str | Path) -> Features:

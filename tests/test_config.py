@@ -76,7 +76,9 @@ def test_schema_describes_every_key():
             here = f"{path}.{name}"
             if "$ref" in child:
                 continue
-            assert "description" in child or "properties" in child or "enum" in child or path == "", here
+            assert (
+                "description" in child or "properties" in child or "enum" in child or path == ""
+            ), here
             walk(child, here)
 
     walk(schema, "")

@@ -31,7 +31,11 @@ def test_digest(tmp_path):
     )
     text = SNAKEMAKE.format(log=log)
     assert failures(text) == [
-        {"rule": "faces", "item": "finding and cropping the face · noxi/001 expert", "log": str(log)}
+        {
+            "rule": "faces",
+            "item": "finding and cropping the face · noxi/001 expert",
+            "log": str(log),
+        }
     ]
     snakemake_log = tmp_path / "snakemake.log"
     snakemake_log.write_text(text)

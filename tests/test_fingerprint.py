@@ -127,7 +127,9 @@ def test_runtime_imports_nothing_of_ours():
             elif isinstance(node, ast.ImportFrom):
                 names = [node.module or ""]
             for name in names:
-                assert name.split(".")[0] not in PACKAGES - {"runtime"}, f"{path.name} imports {name}"
+                assert name.split(".")[0] not in PACKAGES - {"runtime"}, (
+                    f"{path.name} imports {name}"
+                )
 
 
 def test_every_module_can_be_fingerprinted():

@@ -25,7 +25,9 @@ def test_missing_system_library_is_named_with_its_cure():
 
 
 def test_command_line_says_it_in_two_lines(tmp_path, monkeypatch, capsys):
-    (tmp_path / "av.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
+    (tmp_path / "av.py").write_text(
+        "raise ImportError('libGL.so.1: cannot open shared object file')"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "av", raising=False)
     assert main([]) == 1

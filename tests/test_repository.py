@@ -46,7 +46,9 @@ def test_conda_environments_are_in_step_with_pyproject():
     for path in (ROOT / "envs").glob("*.yaml"):
         packages = environment(path)
         for name, version in packages.items():
-            assert pins[name] == version, f"{path.name}: {name}=={version}, constraints.txt has {pins[name]}"
+            assert pins[name] == version, (
+                f"{path.name}: {name}=={version}, constraints.txt has {pins[name]}"
+            )
             assert name in needed, f"{path.name}: {name} is not in pyproject.toml"
         found |= packages
     runs_the_workflow = {n for n in needed if n.startswith("snakemake")}
@@ -86,7 +88,11 @@ def jobs() -> list[str]:
 def test_every_job_answers_help(module):
     assert importlib.util.find_spec(module), module
     done = subprocess.run(
-        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", module, "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert "usage:" in done.stdout

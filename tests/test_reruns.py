@@ -15,7 +15,17 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("alignment", "corpora", "evaluation", "extractors", "media", "model", "runtime", "store", "workflow")
+PACKAGES = (
+    "alignment",
+    "corpora",
+    "evaluation",
+    "extractors",
+    "media",
+    "model",
+    "runtime",
+    "store",
+    "workflow",
+)
 PEOPLE = [
     ("noxi", "train", "001", ("expert", "novice")),
     ("noxi", "train", "003", ("expert", "novice")),
@@ -79,7 +89,9 @@ def built(tmp_path_factory) -> Path:
     house = tmp_path_factory.mktemp("house") / "house"
     house.mkdir()
     for package in PACKAGES:
-        shutil.copytree(ROOT / package, house / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / package, house / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
     for name in ("Snakefile", "config.yaml"):
         shutil.copy2(ROOT / name, house / name)
     for name in ("envs", "profiles"):
@@ -176,20 +188,28 @@ def test_nothing_changed_nothing_runs(house):
 
 
 def test_comments_messages_and_key_order_rerun_nothing(house):
-    for path in sorted((house / "extractors").glob("*.py")) + sorted((house / "model").glob("*.py")):
+    for path in sorted((house / "extractors").glob("*.py")) + sorted(
+        (house / "model").glob("*.py")
+    ):
         path.write_text("# a comment\n" + path.read_text() + "\n# another\n")
     for path in sorted((house / "runtime").glob("*.py")):
         path.write_text(path.read_text() + "\nEXTRA = 1\n")
     edit(house / "runtime" / "progress.py", "done: %d", "finished: %d")
     text = yaml.safe_load((house / "config.yaml").read_text())
-    reordered = {k: dict(reversed(v.items())) if isinstance(v, dict) else v for k, v in reversed(text.items())}
+    reordered = {
+        k: dict(reversed(v.items())) if isinstance(v, dict) else v
+        for k, v in reversed(text.items())
+    }
     reordered["runs"] = text["runs"]
     (house / "config.yaml").write_text(yaml.safe_dump(reordered, sort_keys=False))
     assert stale(house) == set()
 
 
 def test_threads_batch_and_resources_rerun_nothing(house):
-    assert stale(house, "--set-threads", "train=1", "wav2vec2=2", "--set-resources", "train:mem_mb=1") == set()
+    assert (
+        stale(house, "--set-threads", "train=1", "wav2vec2=2", "--set-resources", "train:mem_mb=1")
+        == set()
+    )
 
 
 def clip_jobs() -> set[str]:
@@ -282,7 +302,9 @@ def test_new_seed(house):
 
 def test_new_run(house):
     def change(config):
-        config["runs"] = {"egemaps_deep": {"features": ["egemaps"], "model": {"name": "mlp"}, "seeds": [7]}}
+        config["runs"] = {
+            "egemaps_deep": {"features": ["egemaps"], "model": {"name": "mlp"}, "seeds": [7]}
+        }
         config["tables"] = {"main": {"runs": [*RUNS, "egemaps_deep"]}}
 
     configure(house, change)

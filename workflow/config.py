@@ -1,6 +1,6 @@
 """Load and check the config: JSON schema, unknown keys answered with the nearest known one.
 
-    python -m workflow.config [--configfile presets/noxi.yaml]     # checks and prints the result
+python -m workflow.config [--configfile presets/noxi.yaml]     # checks and prints the result
 """
 
 import argparse
@@ -48,7 +48,9 @@ def check_config(config: dict, name: str = "config") -> dict:
 
     schema = load_yaml(SCHEMA)
     config = {key: value for key, value in config.items() if key != "pathvars"}
-    errors = sorted(Draft202012Validator(schema).iter_errors(config), key=lambda e: list(map(str, e.path)))
+    errors = sorted(
+        Draft202012Validator(schema).iter_errors(config), key=lambda e: list(map(str, e.path))
+    )
     if errors:
         problems = [_sentence(e) for e in errors]
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -89,7 +91,9 @@ def load_config(configfiles: list[str | Path] = ()) -> dict:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m workflow.config", description="Check the config and print it merged.")
+    parser = argparse.ArgumentParser(
+        prog="python -m workflow.config", description="Check the config and print it merged."
+    )
     parser.add_argument("--configfile", nargs="*", default=[], help="presets on top of config.yaml")
     return parser
 

@@ -18,14 +18,19 @@ def summary(study) -> str:
             parts.append(f"tables   {path.parent}/ccc.{{csv,md,tex}}")
     parts.append(f"curves   {study.results}/curves/<run>/<dataset>.png")
     parts.append(f"quality  {study.results}/qc/qc.tsv")
-    parts.append(f"report   {study.results}/report.zip (snakemake --report {study.results}/report.zip)")
+    parts.append(
+        f"report   {study.results}/report.zip (snakemake --report {study.results}/report.zip)"
+    )
     return "\n".join(parts)
 
 
 def failures(text: str) -> list[dict[str, str]]:
     """Failed jobs of a Snakemake log: rule, item (its wildcards or message) and log file."""
     found = []
-    blocks = re.split(r"(?m)^(?=\[.*\d{4}\]\s*$|Error in rule |rule |localrule |RuleException)", ANSI.sub("", text))
+    blocks = re.split(
+        r"(?m)^(?=\[.*\d{4}\]\s*$|Error in rule |rule |localrule |RuleException)",
+        ANSI.sub("", text),
+    )
     for block in blocks:
         match = re.match(r"Error in rule (?P<rule>[\w-]+)", block)
         if not match:
@@ -88,4 +93,3 @@ def digest(study, snakemake_log: str) -> str:
     lines.append("Everything else is kept; the same command goes on from here.")
     lines.append("After a kill: `snakemake --unlock`, then the same command.")
     return "\n".join(lines)
-

@@ -1,6 +1,6 @@
 """Is everything here? Names a missing system library or package in one line with its cure.
 
-    python -m workflow.preflight
+python -m workflow.preflight
 """
 
 import argparse
@@ -45,11 +45,16 @@ def library_message(module: str, text: str) -> tuple[str, str]:
                 f"the system library {library} is missing (needed by {module})",
                 f"apt-get install {package} (Debian, Ubuntu) or its equivalent",
             )
-    return f"{module} cannot be imported: {' '.join(text.split())[:160]}", "reinstall: rm -r .venv && make demo"
+    return (
+        f"{module} cannot be imported: {' '.join(text.split())[:160]}",
+        "reinstall: rm -r .venv && make demo",
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(prog="python -m workflow.preflight", description=__doc__.splitlines()[0])
+    return argparse.ArgumentParser(
+        prog="python -m workflow.preflight", description=__doc__.splitlines()[0]
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

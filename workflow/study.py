@@ -71,7 +71,9 @@ class Study:
         self.participants = [p for p in rows if not p.exclude]
         self.excluded = [p for p in rows if p.exclude]
         if not self.participants:
-            raise InputError(f"{config['sessions']}: every participant is excluded", "include at least one")
+            raise InputError(
+                f"{config['sessions']}: every participant is excluded", "include at least one"
+            )
         self.by_id = {(p.dataset, p.session, p.role): p for p in self.participants}
         self.by_session: dict[tuple[str, str], list[Participant]] = {}
         for p in self.participants:
@@ -181,7 +183,10 @@ class Study:
     # ---- paths ----
 
     def of_participants(self, stage: str, suffix: str = ".h5") -> list[str]:
-        return [f"{self.results}/{stage}/{p.dataset}/{p.session}/{p.role}{suffix}" for p in self.participants]
+        return [
+            f"{self.results}/{stage}/{p.dataset}/{p.session}/{p.role}{suffix}"
+            for p in self.participants
+        ]
 
     def aligned(self, keys: Iterable[tuple[str, str]], features: Iterable[str]) -> list[str]:
         """Aligned files of every participant of the sessions."""
@@ -194,7 +199,10 @@ class Study:
         ]
 
     def label_files(self, sets: Iterable[str]) -> list[str]:
-        return [f"{self.results}/labels/{p.dataset}/{p.session}/{p.role}.h5" for p in self.labelled(sets)]
+        return [
+            f"{self.results}/labels/{p.dataset}/{p.session}/{p.role}.h5"
+            for p in self.labelled(sets)
+        ]
 
     def datasets(self, run: Run) -> list[str]:
         return list(dict.fromkeys(s.split("/")[0] for s in run.evaluate))
@@ -268,7 +276,9 @@ class Study:
             from corpora.demo import weights_files
 
             return [str(folder / name) for name in weights_files(feature)]
-        files = sorted(str(p) for p in folder.glob("*") if p.suffix in (".json", ".safetensors", ".txt"))
+        files = sorted(
+            str(p) for p in folder.glob("*") if p.suffix in (".json", ".safetensors", ".txt")
+        )
         if not any(f.endswith(".safetensors") for f in files):
             raise InputError(
                 f"features.{feature}.weights.directory: {folder} holds no .safetensors file",
