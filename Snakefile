@@ -54,6 +54,10 @@ include: "workflow/rules/model.smk"
 include: "workflow/rules/evaluation.smk"
 
 
+onstart:
+    warn_about_versions(study)
+
+
 onsuccess:
     print(summary(study))
 

@@ -15,9 +15,12 @@ from runtime import InputError
 from workflow.config import check_config, merge
 from workflow.fingerprint import fingerprint
 
-VISUAL = ("clip_face", "flow", "flow_magnitude")
-AUDIO = ("egemaps", "egemaps_lld", "wav2vec2")
 NOT_NUMBERS = ("enabled", "align", "weights")
+# Files of a checkpoint folder: Hugging Face save_pretrained, open_clip's local directory.
+WEIGHTS_FILES = {
+    "wav2vec2": ("config.json", "model.safetensors", "preprocessor_config.json"),
+    "clip_face": ("open_clip_config.json", "open_clip_model.safetensors"),
+}
 
 
 def options(settings: dict) -> str:
@@ -117,9 +120,9 @@ class Study:
                 )
             settings = resolve(
                 {
+                    "preset": s["preset"],
                     "features": list(s["features"]),
                     "frame_rate_hz": s["frame_rate_hz"],
-                    "partners": s.get("partners", "own"),
                     "model": s["model"],
                     "training": s["training"],
                 }
@@ -273,9 +276,7 @@ class Study:
             return []
         folder = Path(self.weights_folder(feature))
         if weights.get("random") is not None:
-            from corpora.demo import weights_files
-
-            return [str(folder / name) for name in weights_files(feature)]
+            return [str(folder / name) for name in WEIGHTS_FILES[feature]]
         files = sorted(
             str(p) for p in folder.glob("*") if p.suffix in (".json", ".safetensors", ".txt")
         )

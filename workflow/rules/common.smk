@@ -10,7 +10,8 @@ from snakemake.exceptions import WorkflowError
 from runtime import InputError
 from runtime.device import gpus_visible
 from workflow.digest import digest, summary
-from workflow.study import VISUAL, Study, options
+from workflow.versions import warn_about_versions
+from workflow.study import WEIGHTS_FILES, Study, options
 
 try:
     study = Study(config)

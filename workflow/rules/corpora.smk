@@ -1,6 +1,6 @@
 # Recordings. Real ones are there already; the demo corpus is generated, session by session.
 if study.config["demo"] is not None:
-    from corpora.demo import session_files, weights_files
+    from corpora.demo.composition import session_files
 
     def demo_files(dataset, session):
         root = study.config["media_root"]
@@ -8,7 +8,6 @@ if study.config["demo"] is not None:
             f"{root}/{path}"
             for files in session_files(dataset, session).values()
             for path in files.values()
-            if path
         ]
 
     for dataset, session in study.by_session:
@@ -19,10 +18,10 @@ if study.config["demo"] is not None:
             output:
                 demo_files(dataset, session),
             params:
-                fingerprint=study.fingerprint("corpora.demo.session", study.config["demo"]),
+                fingerprint=study.fingerprint("corpora.demo.generate", study.config["demo"]),
                 options=options(
                     {"dataset": dataset, "session": session, "out": study.config["media_root"]}
-                    | study.config["demo"]
+                    | {"seed": study.config["demo"]["seed"], "seconds": study.config["demo"]["seconds"]}
                 ),
             log:
                 f"<logs>/demo_session/{dataset}.{session}.log",
@@ -35,13 +34,11 @@ if study.config["demo"] is not None:
 
 
 for feature, seed in study.random_weights().items():
-    from corpora.demo import weights_files
-
     rule:
         name:
             f"random_weights_{feature}"
         output:
-            [f"<results>/weights/{feature}/{name}" for name in weights_files(feature)],
+            [f"<results>/weights/{feature}/{name}" for name in WEIGHTS_FILES[feature]],
         params:
             fingerprint=study.fingerprint("corpora.demo.weights", {"seed": seed}),
             options=options(
