@@ -111,6 +111,18 @@ def probe(path: str | Path) -> MediaInfo:
     return MediaInfo(round(max(ends), 6), video, audio)
 
 
+def stated_length(path: str | Path) -> float:
+    """Seconds a recording lasts by its header alone (milliseconds to read); 0 when it does not say."""
+    with open_media(path) as container:
+        return 0.0 if container.duration is None else container.duration / av.time_base
+
+
+def has_sound(path: str | Path) -> bool:
+    """Whether a recording has an audio stream, by its header."""
+    with open_media(path) as container:
+        return bool(container.streams.audio)
+
+
 def _packet_times(path, container, pictures, sounds) -> tuple[np.ndarray, float]:
     """Sorted presentation times of the video packets (s), and the end of the last audio packet."""
     zero = start_time(container)

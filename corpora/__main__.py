@@ -1,0 +1,85 @@
+"""Sessions sheets on the command line.
+
+python -m corpora init noxi ROOT > sessions.tsv
+python -m corpora init mpiigi ROOT --no-header >> sessions.tsv
+python -m corpora init folder ROOT --dataset mine --split test > sessions.tsv
+python -m corpora check sessions.tsv --media-root ROOT
+"""
+
+import argparse
+import sys
+
+from corpora import folder, mpiigi, noxi
+from corpora.layout import log, summary
+from corpora.sheet import SPLITS, read_sheet, write_sheet
+from media.probe import stated_length
+from runtime.job import run_job
+
+KINDS = {
+    "noxi": (noxi, "NoXi and NoXi-Add: {train,val,test-base,test-additional}/<session>/"),
+    "mpiigi": (mpiigi, "MPIIGroupInteraction: mpii/MultiMediate25/{val,test}/"),
+    "folder": (folder, "own recordings: ROOT/<session>/<role>.{mp4,mkv,avi,mov}"),
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m corpora", description="Make and check sessions sheets."
+    )
+    parser.set_defaults(log=None)
+    commands = parser.add_subparsers(dest="command", required=True)
+    init = commands.add_parser("init", help="print the sheet of a folder of recordings")
+    kinds = init.add_subparsers(dest="kind", required=True, metavar="{noxi,mpiigi,folder}")
+    for name, (_, text) in KINDS.items():
+        kind = kinds.add_parser(name, help=text, description=f"Print the sessions sheet of {text}")
+        kind.add_argument("root", metavar="ROOT", help="folder of the recordings")
+        kind.add_argument(
+            "--labels",
+            metavar="ROOT2",
+            help="a second tree of the same layout with label files that ROOT lacks",
+        )
+        kind.add_argument(
+            "--relative-to",
+            metavar="DIR",
+            help="write paths relative to this folder, the later media_root (default: ROOT)",
+        )
+        default = "the folder's name" if name == "folder" else name
+        kind.add_argument("--dataset", help=f"name of the dataset (default: {default})")
+        if name == "folder":
+            kind.add_argument(
+                "--split", choices=SPLITS, default="test", help="split of all sessions (test)"
+            )
+        kind.add_argument(
+            "--no-header", action="store_true", help="no header line, to append to another sheet"
+        )
+    check = commands.add_parser("check", help="check a sheet and count what is in it")
+    check.add_argument("sheet", metavar="SHEET", help="sessions sheet (TSV)")
+    check.add_argument(
+        "--media-root", metavar="DIR", help="folder its paths start from (default: the sheet's)"
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carry out a parsed command line."""
+    if args.command == "check":
+        rows = read_sheet(args.sheet, args.media_root)
+        print("\n".join(summary(rows)))
+        seconds = sum(stated_length(p.video) for p in rows if not p.exclude)
+        print(f"{seconds / 3600:.2f} hours of video")
+        return
+    options = {"split": args.split} if args.kind == "folder" else {}
+    if args.dataset:
+        options["dataset"] = args.dataset
+    rows = KINDS[args.kind][0].find(args.root, args.relative_to, args.labels, **options)
+    for line in summary(rows):
+        log.info("%s", line)
+    sys.stdout.write(write_sheet(rows, header=not args.no_header))
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_job("corpora", build_parser(), run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""MPIIGroupInteraction as the challenge ships it: media and labels in parallel trees.
+
+    mpii/MultiMediate25/<split>/originalAudioVideo-<split>/<session>/subjectPosN.{mp4,wav}
+    mpii/MultiMediate25/<split>/engagement-annotations-<split>/<session>/subjectPosN.engagement.annotation.csv
+
+The root may be the folder above ``mpii``, ``mpii`` or ``MultiMediate25`` itself. The role ``s``
+(view of the scene) is no participant. An empty seat has no media (no row), or a picture of the
+chair without sound (a row that is excluded, so that the sheet shows it).
+"""
+
+import os
+from pathlib import Path
+
+from corpora import metadata
+from corpora.layout import (
+    LABELS,
+    child,
+    folder,
+    log,
+    one_file,
+    participant,
+    subfolders,
+)
+from corpora.sheet import Participant
+from media.container import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from runtime import InputError
+
+SPLITS = ("train", "val", "test")
+SCENE = "s"
+
+
+def _media(base: Path, split: str) -> Path | None:
+    part = child(base, split)
+    return child(part, f"originalAudioVideo-{split}") if part is not None else None
+
+
+def _annotations(base: Path | None, split: str) -> Path | None:
+    part = child(base, split) if base is not None else None
+    return child(part, f"engagement-annotations-{split}") if part is not None else None
+
+
+def find_base(root: Path) -> Path | None:
+    """The folder that holds the splits, by its media or annotation folders."""
+    candidates = [root]
+    for names in (("MultiMediate25",), ("mpii",), ("mpii", "MultiMediate25")):
+        place: Path | None = root
+        for name in names:
+            place = child(place, name) if place is not None else None
+        if place is not None:
+            candidates.append(place)
+    for base in candidates:
+        if any(_media(base, s) or _annotations(base, s) for s in SPLITS):
+            return base
+    return None
+
+
+def find(
+    root: str | os.PathLike,
+    base: str | os.PathLike | None = None,
+    labels: str | os.PathLike | None = None,
+    dataset: str = "mpiigi",
+) -> list[Participant]:
+    """Rows of an MPIIGI tree, paths relative to `base` (default: `root`).
+
+    labels : a second tree of the same layout whose label files are used where `root` has none.
+        Raises InputError when nothing is found.
+    """
+    root = folder(root)
+    top = find_base(root)
+    if top is None:
+        raise InputError(
+            f"{root} holds no <split>/originalAudioVideo-<split>",
+            "give the folder MultiMediate25 or the one above `mpii`",
+        )
+    other = find_base(folder(labels)) if labels is not None else None
+    if labels is not None and other is None:
+        raise InputError(
+            f"{labels} holds no <split>/engagement-annotations-<split>",
+            "give the root of a tree that mirrors the recordings",
+        )
+    base = root if base is None else Path(base)
+    rows = []
+    for split in SPLITS:
+        media = _media(top, split)
+        trees = [t for t in (_annotations(top, split), _annotations(other, split)) if t is not None]
+        for session in subfolders(media) if media is not None else []:
+            places = [session, *(t / session.name for t in trees)]
+            rows += _session(session, places, dataset, split, base)
+    if not rows:
+        raise InputError(
+            f"{top} holds no <session>/subjectPosN.mp4", "check that the recordings were unpacked"
+        )
+    return rows
+
+
+def _session(session: Path, places: list[Path], dataset: str, split: str, base: Path):
+    names = [p.name for p in sorted(session.iterdir()) if p.is_file()]
+    suffixes = VIDEO_SUFFIXES + AUDIO_SUFFIXES
+    roles = dict.fromkeys(n.split(".")[0] for n in names if n.lower().endswith(suffixes))
+    rows = []
+    for role in roles:
+        if role == SCENE or not role:
+            continue
+        video = one_file(session, role, VIDEO_SUFFIXES)
+        if video is None:
+            log.warning("%s/%s %s has no video: no row", dataset, session.name, role)
+            continue
+        found = (one_file(place, f"{role}.", (LABELS,)) for place in places)
+        rows.append(
+            participant(
+                dataset,
+                split,
+                session.name,
+                role,
+                video,
+                one_file(session, role, AUDIO_SUFFIXES),
+                next((label for label in found if label is not None), None),
+                base,
+                language=metadata.language(session),
+                gender=metadata.gender(session, role),
+                age=metadata.age(session, role),
+            )
+        )
+    return rows

@@ -1,0 +1,313 @@
+"""The sessions sheet: a tab-separated table, one row per participant of a session.
+
+Columns (the first five are required, the others may be left out or empty):
+
+    dataset         name of the corpus (noxi, noxi-add, mpiigi, or your own)
+    split           train, val or test; the same for all participants of a session
+    session, role   names; together with `dataset` unique
+    video           video file
+    audio           sound file; empty: the sound of the video
+    labels          label csv; empty: no labels (test sessions)
+    audio_channel   channel of the sound file, from 0; empty: mean of all
+    roi             x,y,w,h in pixels of the upright picture, where several people share one video
+    offset          seconds (>= 0) by which this participant's recording started after the
+                    session's zero: session time = recording time + offset
+    language, gender, age
+    exclude         yes or no (empty: no); `exclude_reason` says why
+
+Paths are relative to `media_root`, by default the sheet's own folder. A cell may stand in double
+quotes, as spreadsheets write them.
+"""
+
+import csv
+import difflib
+import math
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runtime import InputError
+
+REQUIRED = ("dataset", "split", "session", "role", "video")
+COLUMNS = (
+    *REQUIRED,
+    "audio",
+    "labels",
+    "audio_channel",
+    "roi",
+    "offset",
+    "language",
+    "gender",
+    "age",
+    "exclude",
+    "exclude_reason",
+)
+SPLITS = ("train", "val", "test")
+PATHS = ("video", "audio", "labels")
+NAME = re.compile(r"\w[\w.-]*")
+ROI = re.compile(r"(\d+),(\d+),([1-9]\d*),([1-9]\d*)", re.ASCII)
+SHOWN = 3  # problems on screen; the rest is counted
+
+
+@dataclass(frozen=True)
+class Participant:
+    """One row of the sheet. Paths are joined to the media root; absent values are "" or None.
+
+    offset in seconds, roi "x,y,w,h" in pixels, age in years; `line` is the row's line in the file.
+    """
+
+    dataset: str
+    split: str
+    session: str
+    role: str
+    video: str
+    audio: str = ""
+    labels: str = ""
+    audio_channel: int | None = None
+    roi: str = ""
+    offset: float = 0.0
+    language: str = ""
+    gender: str = ""
+    age: float | None = None
+    exclude: bool = False
+    exclude_reason: str = ""
+    line: int = field(default=0, compare=False)
+
+
+def suggestion(word: str, choices: Iterable[str]) -> str:
+    """`did you mean X?` when a choice is close, else the list of all."""
+    choices = list(choices)
+    close = difflib.get_close_matches(word.lower(), choices, n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else f"use one of: {', '.join(choices)}"
+
+
+class _Problems(list):
+    """Problems of a sheet, told together."""
+
+    def add(self, line: int, column: str, value: str, problem: str, cure: str) -> None:
+        self.append((line, f"row {line}, column '{column}': '{value}' {problem}", cure))
+
+    def raise_any(self, path) -> None:
+        """One problem with its own cure; of several, the first ones with theirs in brackets."""
+        if not self:
+            return
+        self.sort(key=lambda p: p[0])
+        if len(self) == 1:
+            raise InputError(f"{path} {self[0][1]}", self[0][2])
+        shown = "; ".join(f"{problem} ({cure})" for _, problem, cure in self[:SHOWN])
+        more = len(self) - SHOWN
+        shown += f"; and {more} more" if more > 0 else ""
+        raise InputError(
+            f"{path} has {len(self)} problems: {shown}",
+            "correct these rows (line numbers of the file)",
+        )
+
+
+def read_sheet(
+    path: str | Path, media_root: str | Path | None = None, check_files: bool = True
+) -> list[Participant]:
+    """Read and check a sessions sheet; participants in the order of the file.
+
+    Parameters
+    ----------
+    path : the sheet, tab-separated UTF-8 with a header line; empty lines and lines that start
+        with ``#`` are skipped.
+    media_root : folder that relative paths start from; None: the sheet's folder.
+    check_files : whether video, audio and labels of participants that are not excluded must exist.
+
+    Raises
+    ------
+    InputError : names row (line of the file), column, value and cure of every problem.
+    """
+    path = Path(path)
+    header, rows = _table(path)
+    root = os.path.dirname(path) if media_root is None else str(media_root)
+    problems = _Problems()
+    participants = [_participant(line, dict(zip(header, cells, strict=True)), root, problems)
+                    for line, cells in rows]  # fmt: skip
+    _check_together(participants, problems)
+    if check_files:
+        for p in participants:
+            _check_files(p, problems)
+    problems.raise_any(path)
+    return participants
+
+
+def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Header and (line number, cells) of the rows; InputError for what is no such table."""
+    if not path.is_file():
+        raise InputError(
+            f"the sessions sheet {path} does not exist",
+            "make one with `python -m corpora init noxi|mpiigi|folder ROOT > sessions.tsv`",
+        )
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        line = path.read_bytes()[: e.start].count(b"\n") + 1
+        raise InputError(
+            f"{path} line {line} is not UTF-8 text",
+            "save the sheet as tab-separated text in UTF-8",
+        ) from e
+    lines = [
+        (number, line)
+        for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1)
+        if line.strip() and not line.startswith("#")
+    ]
+    if not lines:
+        raise InputError(f"{path} is empty", "it needs a header line and a row per participant")
+    header = _cells(path, *lines[0])
+    if len(header) == 1 and re.search("[,;]", header[0]):
+        raise InputError(
+            f"{path} is not separated by tabs", "save it as tab-separated text (TSV), not CSV"
+        )
+    for column in header:
+        if column not in COLUMNS:
+            raise InputError(
+                f"{path} has an unknown column '{column}'", suggestion(column, COLUMNS)
+            )
+        if header.count(column) > 1:
+            raise InputError(f"{path} has the column '{column}' twice", "remove one of them")
+    missing = [c for c in REQUIRED if c not in header]
+    if missing:
+        raise InputError(
+            f"{path} lacks the column '{missing[0]}'",
+            f"required columns are {', '.join(REQUIRED)}",
+        )
+    rows = []
+    for number, line in lines[1:]:
+        cells = _cells(path, number, line)
+        if len(cells) > len(header) and any(cells[len(header) :]):
+            raise InputError(
+                f"{path} row {number} has {len(cells)} cells, the header names {len(header)} columns",
+                "check for a tab too many in this row",
+            )
+        rows.append((number, (cells + [""] * len(header))[: len(header)]))
+    if not rows:
+        raise InputError(f"{path} has no row", "add a row per participant below the header")
+    return header, rows
+
+
+def _cells(path: Path, number: int, line: str) -> list[str]:
+    try:
+        return [c.strip() for c in next(csv.reader([line], delimiter="\t", strict=True))]
+    except csv.Error as e:
+        raise InputError(
+            f"{path} row {number} has a double quote that does not close its cell ({e})",
+            'write a quote inside a cell twice ("") and the cell in quotes',
+        ) from e
+
+
+def _participant(line: int, row: dict[str, str], root: str, problems: _Problems) -> Participant:
+    values: dict = {c: row.get(c, "") for c in COLUMNS}
+
+    def bad(column: str, problem: str, cure: str) -> None:
+        problems.add(line, column, values[column], problem, cure)
+
+    for column in REQUIRED:
+        if not values[column]:
+            bad(column, "is empty", f"fill in the {column}")
+    for column in ("dataset", "session", "role"):
+        if values[column] and not NAME.fullmatch(values[column]):
+            bad(
+                column,
+                "cannot be a folder name here",
+                "use letters, digits, '.', '_' and '-', and start with a letter or digit",
+            )
+    if values["split"] and values["split"] not in SPLITS:
+        bad("split", "is no split", suggestion(values["split"], SPLITS))
+    if values["roi"]:
+        values["roi"] = re.sub(r"\s", "", values["roi"])
+        if not ROI.fullmatch(values["roi"]):
+            bad("roi", "is not x,y,w,h", "write whole pixels, for example 0,0,640,480")
+    numbers = {
+        "audio_channel": (None, "is no channel number", "write 0 for the first channel, 1 for the second"),
+        "offset": (0.0, "is not a number of seconds >= 0", "give the first recording 0, later ones what they started later"),
+        "age": (None, "is not a number of years", "write for example 34, or leave it empty"),
+    }  # fmt: skip
+    parsed: dict = {}
+    for column, (default, problem, cure) in numbers.items():
+        parsed[column] = default
+        if values[column]:
+            try:
+                number = int(values[column]) if column == "audio_channel" else float(values[column])
+                if not (math.isfinite(number) and number >= 0):
+                    raise ValueError
+                parsed[column] = number
+            except ValueError:
+                bad(column, problem, cure)
+    if values["exclude"] not in ("", "yes", "no"):
+        bad("exclude", "is neither yes nor no", suggestion(values["exclude"], ("yes", "no")))
+    if values["exclude"] == "yes" and not values["exclude_reason"]:
+        bad("exclude_reason", "is empty although exclude is yes", "say why, in a few words")
+    for column in PATHS:
+        if values[column]:
+            values[column] = os.path.join(root, values[column])
+    parsed["exclude"] = values["exclude"] == "yes"
+    return Participant(**(values | parsed), line=line)
+
+
+def _check_together(participants: list[Participant], problems: _Problems) -> None:
+    """Uniqueness, and one split per session."""
+    first: dict[tuple[str, str, str], Participant] = {}
+    split: dict[tuple[str, str], Participant] = {}
+    for p in participants:
+        key = (p.dataset, p.session, p.role)
+        if key in first:
+            problems.add(
+                p.line, "role", p.role,
+                f"is there twice in session {p.dataset}/{p.session} (also in row {first[key].line})",
+                "remove one row, or correct session or role",
+            )  # fmt: skip
+        first.setdefault(key, p)
+        other = split.setdefault((p.dataset, p.session), p)
+        if other.split != p.split:
+            problems.add(
+                p.line, "split", p.split,
+                f"differs from '{other.split}' of the same session {p.dataset}/{p.session} in row {other.line}",
+                "give all participants of a session one split",
+            )  # fmt: skip
+
+
+def _check_files(p: Participant, problems: _Problems) -> None:
+    if p.exclude:
+        return
+    for column in PATHS:
+        file = getattr(p, column)
+        if not file or os.path.isfile(file):
+            continue
+        if os.path.isdir(file):
+            problems.add(p.line, column, file, "is a folder, not a file", "name the file")
+            continue
+        folder = os.path.dirname(file) or "."
+        cure = f"the folder {folder} does not exist: check media_root"
+        if os.path.isdir(folder):
+            names = os.listdir(folder)
+            close = difflib.get_close_matches(os.path.basename(file), names, n=1, cutoff=0.7)
+            cure = f"did you mean '{close[0]}'?" if close else "correct the path or copy the file"
+        problems.add(p.line, column, file, "does not exist", cure)
+
+
+def write_sheet(rows: Iterable[Participant], header: bool = True) -> str:
+    """The sheet as text, all columns, paths as they stand in the rows."""
+    lines = ["\t".join(COLUMNS)] if header else []
+    for p in rows:
+        cells = []
+        for column in COLUMNS:
+            value = getattr(p, column)
+            if column == "exclude":
+                value = "yes" if value else ""
+            elif column in ("offset", "age"):
+                value = f"{value:.10g}" if value else ""
+            cell = "" if value is None else str(value)
+            if re.search(r"[\t\r\n]", cell):
+                raise InputError(
+                    f"{cell!r} has a tab or line break, which a sessions sheet cannot hold",
+                    "rename the file or folder",
+                )
+            if '"' in cell:
+                cell = '"' + cell.replace('"', '""') + '"'
+            cells.append(cell)
+        lines.append("\t".join(cells))
+    return "\n".join(lines) + "\n" if lines else ""
