@@ -93,7 +93,7 @@ def _check_times(feature, time, duration_s, hop_s, native_rate, max_gap_s) -> No
     if max_gap_s < hop_s * (1 - 1e-6):
         raise InputError(
             f"{feature}: the gap limit {max_gap_s:g} s is shorter than the feature's hop {hop_s:g} s",
-            "set alignment.max_gap_s in the config to at least the longest hop",
+            f"set features.{Path(feature).stem}.align.max_gap_s in the config to at least the hop",
         )
     late, early = time[-1] - duration_s, -time[0]
     if late > END_TOLERANCE_S or early > END_TOLERANCE_S:

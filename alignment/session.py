@@ -1,0 +1,153 @@
+"""Index of a session (HDF5): everything of one session under one name, for people and notebooks.
+
+    /time                (N,) float64, session time of the ticks, s
+    /{role}/{feature}    external link to the aligned file (alignment/aligned.py)
+    /{role}/engagement   external link to the label file (feature contract, own time stamps)
+Root attributes: schema_version, dataset, session, split, rate_hz, n_ticks, roles (JSON list),
+features (JSON list). Links are relative, so the results folder can be moved; a changed feature
+rewrites only its own file.
+"""
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from alignment.clock import read_clock
+from runtime import InputError
+from runtime.job import add_job_arguments, run_job
+from store.atomic import atomic_path
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SessionSpec:
+    """A session on a command line: ``dataset/session:role1,role2``."""
+
+    dataset: str
+    session: str
+    roles: tuple[str, ...]
+
+    def aligned(self, results: str | Path, role: str, feature: str) -> Path:
+        return Path(results) / "aligned" / self.dataset / self.session / role / f"{feature}.h5"
+
+    def clock(self, results: str | Path) -> Path:
+        return Path(results) / "aligned" / self.dataset / self.session / "clock.json"
+
+    def labels(self, results: str | Path, role: str) -> Path:
+        return Path(results) / "labels" / self.dataset / self.session / f"{role}.h5"
+
+    def probe(self, results: str | Path, role: str) -> Path:
+        return Path(results) / "media" / self.dataset / self.session / f"{role}.json"
+
+    def faces(self, results: str | Path, role: str) -> Path:
+        return Path(results) / "faces" / self.dataset / self.session / f"{role}.h5"
+
+
+def parse_spec(text: str) -> SessionSpec:
+    """``noxi/020:expert,novice`` -> SessionSpec; InputError for anything else."""
+    place, colon, roles = text.partition(":")
+    dataset, slash, session = place.partition("/")
+    names = tuple(roles.split(","))
+    if not (colon and slash and dataset and session and all(names)):
+        raise InputError(
+            f"session {text!r} is not of the form dataset/session:role1,role2",
+            "write for example noxi/020:expert,novice",
+        )
+    if len(set(names)) < len(names):
+        raise InputError(f"session {text!r} names a role twice", "name each role once")
+    return SessionSpec(dataset, session, names)
+
+
+def write_index(
+    spec: SessionSpec,
+    results: str | Path,
+    clock: str | Path,
+    features: list[str],
+    label_roles: list[str],
+    split: str,
+    out: str | Path,
+) -> None:
+    """Write the index; InputError names the first file that is not there."""
+    axis = read_clock(clock)
+    strange = sorted(set(label_roles) - set(spec.roles))
+    if strange:
+        raise InputError(
+            f"labels of {', '.join(strange)}, which {spec.dataset}/{spec.session} does not have",
+            f"its roles are {', '.join(spec.roles)}",
+        )
+    targets = {
+        f"{role}/{name}": spec.aligned(results, role, name)
+        for role in spec.roles
+        for name in features
+    }
+    targets |= {f"{role}/engagement": spec.labels(results, role) for role in label_roles}
+    for path in targets.values():
+        if not path.is_file():
+            raise InputError(f"{path} does not exist", "run the workflow; it makes the file")
+    folder = os.path.abspath(Path(out).parent)
+    with atomic_path(out) as temporary, h5py.File(temporary, "w") as f:
+        time = np.arange(axis.n_ticks) / axis.rate_hz
+        f.create_dataset(
+            "time",
+            data=time,
+            chunks=(min(1 << 14, axis.n_ticks),),
+            compression="gzip",
+            shuffle=True,
+        )
+        for name, path in sorted(targets.items()):
+            relative = os.path.relpath(os.path.abspath(path), folder).replace(os.sep, "/")
+            f[name] = h5py.ExternalLink(relative, "/")
+        for role in spec.roles:
+            f.require_group(role)
+        attributes = {
+            "dataset": spec.dataset,
+            "features": json.dumps(features),
+            "n_ticks": axis.n_ticks,
+            "rate_hz": axis.rate_hz,
+            "roles": json.dumps(list(spec.roles)),
+            "schema_version": SCHEMA_VERSION,
+            "session": spec.session,
+            "split": split,
+        }
+        for name, value in attributes.items():
+            f.attrs[name] = value
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m alignment.session",
+        description="Write the index of a session: /time and links to aligned features and labels.",
+    )
+    parser.add_argument(
+        "--session", required=True, metavar="SPEC", help="dataset/session:role,role"
+    )
+    parser.add_argument("--clock", required=True, metavar="JSON", help="clock.json of the session")
+    parser.add_argument("--features", nargs="*", default=[], help="features to link")
+    parser.add_argument("--labels-roles", nargs="*", default=[], help="roles that have labels")
+    parser.add_argument("--split", default="", help="train, val or test (kept as an attribute)")
+    parser.add_argument("--results", default="results", metavar="DIR", help="results folder")
+    parser.add_argument("--out", required=True, metavar="H5", help="index to write")
+    add_job_arguments(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_job(
+        "alignment.session",
+        build_parser(),
+        lambda a: write_index(
+            parse_spec(a.session), a.results, a.clock, a.features, a.labels_roles, a.split, a.out
+        ),
+        argv,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
