@@ -1,0 +1,350 @@
+"""CLIP image embedding of the face region (feature `clip_face`).
+
+    python -m extractors.clip_face --faces ROLE.h5 --crops ROLE.crops.mkv --weights DIR --out clip_face.h5
+
+`encode_image` of an open_clip model, not L2-normalised (the length of the vector is kept; the
+challenge's CLIP features are raw as well), of each picture of the crop store that holds the face;
+the other rows are NaN and invalid. Default model ViT-B-32, 512 values per row.
+
+Weights: a folder in open_clip's local layout (open_clip_config.json + open_clip_model.safetensors)
+or the manifest that extractors/weights.py wrote about one. Only the image tower is built and read.
+No pickle, no code from the folder. Preprocessing is open_clip's own for evaluation. Pictures are
+decoded in a background thread while the model computes.
+"""
+
+import argparse
+import json
+import logging
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from extractors.crops import read_crops
+from extractors.face_track import FaceTrack, read_track
+from runtime import InputError, progress
+from runtime.device import describe_device, limit_threads, pick_device
+from runtime.job import add_job_arguments, run_job
+from runtime.log import command_line
+from runtime.torchvision_cpu import allow_torchvision_without_cuda
+from store.features import FeatureAttributes, FeatureWriter
+from store.sidecar import sha256, write_sidecar
+
+PACKAGES = ["av", "h5py", "numpy", "open_clip_torch", "pillow", "torch", "torchvision"]
+CONFIG_NAME = "open_clip_config.json"
+# Safetensors names that open_clip itself looks for, in its order.
+WEIGHT_NAMES = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "model.safetensors",
+)
+PURE = {"fp32": "fp32", "bf16": "pure_bf16", "fp16": "pure_fp16"}
+# The text tower is never called; this is the smallest that open_clip builds.
+NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
+READ_AHEAD = 2
+ROWS = 2048
+
+
+def weights_folder(weights: str | Path) -> Path:
+    """The folder that `--weights` means: itself, or the one a manifest (.json) names."""
+    path = Path(weights)
+    if path.suffix == ".json" and path.is_file():
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            return Path(manifest["folder"])
+        except (ValueError, KeyError, TypeError) as e:
+            raise InputError(
+                f"{path} is not a weights manifest ({type(e).__name__}: {e})",
+                f"delete it and run again, it will be remade: rm '{path}'",
+            ) from e
+    return path
+
+
+def find_checkpoint(folder: Path) -> Path:
+    """The safetensors file of an open_clip folder; InputError names what is missing."""
+    layout = f"put {CONFIG_NAME} and {WEIGHT_NAMES[0]} there, or name another weights folder"
+    if not folder.is_dir():
+        raise InputError(f"clip_face: the weights folder {folder} does not exist", layout)
+    if not (folder / CONFIG_NAME).is_file():
+        raise InputError(f"clip_face: {folder} holds no {CONFIG_NAME}", layout)
+    for name in WEIGHT_NAMES:
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f"clip_face: {folder} holds no {WEIGHT_NAMES[0]}", layout)
+
+
+class ImageTower:
+    """Image tower of an open_clip model, in evaluation mode.
+
+    encode: uint8 RGB (B, S, S, 3) on the CPU -> float32 (B, dim), S = `size`.
+    prepare: one picture uint8 RGB (H, W, 3) of any size -> (S, S, 3), as open_clip resizes it.
+    """
+
+    def __init__(self, folder: str | Path, precision: str = "fp32", device: str = "cpu"):
+        folder = Path(folder)
+        checkpoint = find_checkpoint(folder)
+        allow_torchvision_without_cuda()
+        import open_clip
+        import torch
+
+        self.torch = torch
+        self.device = torch.device(device)
+        # open_clip reports each step, and that no weights were loaded: we load them ourselves.
+        disabled = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            model = open_clip.create_model(
+                f"local-dir:{folder}",
+                load_weights=False,
+                precision=PURE[precision],
+                device=self.device,
+                text_cfg=dict(NO_TEXT),
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as e:
+            raise InputError(
+                f"clip_face: open_clip cannot build the model of {folder / CONFIG_NAME} "
+                f"({' '.join(str(e).split())[:120]})",
+                "check model_cfg in that file against the open_clip version in the environment",
+            ) from e
+        finally:
+            logging.disable(disabled)
+        self.visual = model.visual.eval().requires_grad_(False)
+        self._load(checkpoint)
+        cfg = self.visual.preprocess_cfg
+        self._transform = open_clip.transform.image_transform_v2(
+            open_clip.transform.PreprocessCfg(**cfg), is_train=False
+        )
+        size = cfg["size"]
+        self.size = (size, size) if isinstance(size, int) else tuple(size)
+        self.dtype = next(self.visual.parameters()).dtype
+        shape = (1, 3, 1, 1)
+        self._mean = torch.tensor(cfg["mean"], device=self.device).view(shape)
+        self._std = torch.tensor(cfg["std"], device=self.device).view(shape)
+        self.dim = int(self.encode(np.zeros((1, *self.size, 3), np.uint8)).shape[1])
+
+    def _load(self, checkpoint: Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        prefix = "visual."
+        try:
+            with safe_open(checkpoint, framework="pt") as file:
+                state = {
+                    k[len(prefix) :]: file.get_tensor(k)
+                    for k in file.keys()
+                    if k.startswith(prefix)
+                }
+            self.visual.load_state_dict(state, strict=True)
+        except (SafetensorError, RuntimeError, OSError) as e:
+            raise InputError(
+                f"clip_face: {checkpoint} does not hold the image tower of its {CONFIG_NAME} "
+                f"({' '.join(str(e).split())[:120]})",
+                "copy the file again; config and weights must come from the same model",
+            ) from e
+
+    def prepare(self, picture: np.ndarray) -> np.ndarray:
+        """open_clip's resize and centre crop, before scaling to floats."""
+        if picture.shape[:2] == self.size:
+            return picture
+        from PIL import Image
+
+        image = Image.fromarray(picture)
+        # The last two steps are ToTensor and Normalize; `encode` does them for a whole batch.
+        for step in self._transform.transforms[:-2]:
+            image = step(image)
+        return np.asarray(image)
+
+    def encode(self, pictures: np.ndarray) -> np.ndarray:
+        """Embed pictures (B, S, S, 3) uint8; returns float32 (B, dim)."""
+        torch = self.torch
+        with torch.inference_mode():
+            x = torch.from_numpy(pictures).to(self.device).permute(0, 3, 1, 2)  # (B, 3, S, S)
+            x = x.to(torch.float32, memory_format=torch.contiguous_format)
+            x = x.div_(255).sub_(self._mean).div_(self._std).to(self.dtype)
+            y = self.visual(x)
+            # CoCa's tower returns (pooled, tokens).
+            y = y[0] if isinstance(y, tuple) else y
+            return y.float().cpu().numpy()
+
+
+def batches(
+    crops: str | Path, track: FaceTrack, prepare: Callable, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (rows (B,), pictures (B, S, S, 3) uint8) of the valid rows, decoded in a thread."""
+    ready: queue.Queue = queue.Queue(READ_AHEAD)
+    stop = threading.Event()
+
+    def put(item) -> None:
+        while not stop.is_set():
+            try:
+                return ready.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+
+    def decode() -> None:
+        try:
+            rows, pictures = [], []
+            for k, picture in enumerate(read_crops(crops, expected=len(track))):
+                if stop.is_set():
+                    return
+                if track.valid[k]:
+                    rows.append(k)
+                    pictures.append(prepare(picture).copy())
+                if len(rows) == batch_size:
+                    put((np.array(rows), np.stack(pictures)))
+                    rows, pictures = [], []
+            if rows:
+                put((np.array(rows), np.stack(pictures)))
+            put(None)
+        except BaseException as e:  # handed to the consumer, who raises it
+            put(e)
+
+    thread = threading.Thread(target=decode, name="decode", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+def write_rows(
+    writer: FeatureWriter, track: FaceTrack, start: int, stop: int, rows=(), values=None
+) -> None:
+    """Append rows start..stop-1; `values` (len(rows), dim) go to `rows`, the rest is NaN."""
+    dim = len(writer.attributes.dim_names)
+    for first in range(start, stop, ROWS):
+        last = min(first + ROWS, stop)
+        block = np.full((last - first, dim), np.nan, np.float32)
+        if values is not None:
+            inside = (rows >= first) & (rows < last)
+            block[rows[inside] - first] = values[inside]
+        writer.append(block, track.time[first:last], track.valid[first:last])
+
+
+def extract_clip_face(
+    faces: str | Path,
+    crops: str | Path,
+    weights: str | Path,
+    out: str | Path,
+    *,
+    precision: str = "fp32",
+    dtype: str = "float16",
+    batch_size: int = 32,
+    threads: int = 1,
+    fingerprint: str = "",
+    command: str = "",
+) -> None:
+    """Write the feature file `out` (T rows) and its sidecar.
+
+    Raises InputError for missing or foreign weights and for faces and crops that do not fit.
+    """
+    start = time.monotonic()
+    if batch_size < 1:
+        raise InputError(f"clip_face: batch size {batch_size}", "choose a batch size of 1 or more")
+    track = read_track(faces)
+    folder = weights_folder(weights)
+    checkpoint = find_checkpoint(folder)
+    device = str(pick_device())
+    tower = ImageTower(folder, precision, device)
+    limit_threads(threads)
+    digest = sha256(checkpoint)
+    attributes = FeatureAttributes(
+        feature="clip_face",
+        native_rate_hz=track.rate_hz,
+        window_s=0.0,
+        hop_s=track.hop_s,
+        dim_names=[f"clip_{i}" for i in range(tower.dim)],
+        extractor="extractors.clip_face",
+        model_id=folder.name,
+        model_revision=digest[:12],
+        precision=precision,
+        fingerprint=fingerprint,
+        extra={"normalized": False},
+    )
+    total = -(-int(track.valid.sum()) // batch_size)
+    done = 0
+    with FeatureWriter(out, attributes, dtype) as writer:
+        work = progress(
+            batches(crops, track, tower.prepare, batch_size),
+            "clip_face",
+            total=total,
+            unit="batches",
+        )
+        for rows, pictures in work:
+            stop = int(rows[-1]) + 1
+            write_rows(writer, track, done, stop, rows, tower.encode(pictures))
+            done = stop
+        write_rows(writer, track, done, len(track))
+    write_sidecar(
+        out,
+        inputs={"faces": faces, "crops": crops, "config": folder / CONFIG_NAME},
+        settings={"precision": precision, "dtype": dtype, "weights_sha256": digest},
+        fingerprint=fingerprint,
+        packages=PACKAGES,
+        command=command,
+        counts={"rows": len(track), "valid": int(track.valid.sum())},
+        seconds=time.monotonic() - start,
+        device=describe_device(),
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m extractors.clip_face",
+        description="open_clip image embedding of the face region, one row per video frame.",
+    )
+    parser.add_argument("--faces", required=True, metavar="FILE", help="faces file (.h5)")
+    parser.add_argument("--crops", required=True, metavar="FILE", help="crop store (.crops.mkv)")
+    parser.add_argument(
+        "--weights",
+        required=True,
+        metavar="DIR",
+        help="open_clip folder (open_clip_config.json + open_clip_model.safetensors), or the manifest "
+        "of one (python -m extractors.weights)",
+    )
+    parser.add_argument("--out", required=True, metavar="FILE", help="feature file to write (.h5)")
+    parser.add_argument(
+        "--precision",
+        choices=list(PURE),
+        default="fp32",
+        help="of weights and computation; bf16 is twice as fast on recent CPUs, fp16 is for GPUs",
+    )
+    parser.add_argument(
+        "--dtype", choices=["float16", "float32"], default="float16", help="how values are stored"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=32, help="pictures per call of the model (default: 32)"
+    )
+    add_job_arguments(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    def work(a: argparse.Namespace) -> None:
+        extract_clip_face(
+            a.faces,
+            a.crops,
+            a.weights,
+            a.out,
+            precision=a.precision,
+            dtype=a.dtype,
+            batch_size=a.batch_size,
+            threads=a.threads,
+            fingerprint=a.fingerprint,
+            command=command_line(
+                "extractors.clip_face", list(sys.argv[1:] if argv is None else argv)
+            ),
+        )
+
+    return run_job("extractors.clip_face", build_parser(), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
