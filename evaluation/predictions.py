@@ -16,7 +16,7 @@ from store.features import open_hdf5, read_features
 
 SCHEMA_VERSION = 1
 MATCH_S = 1e-6  # a label this near to a grid frame takes its value; otherwise linear interpolation
-MAX_BEYOND_S = 0.5  # labels may outlast the predictions by this much (the last value is held)
+MAX_BEYOND_S = 0.5  # default: labels may outlast the predictions by this much
 _SPEC = re.compile(r"(?P<dataset>[^/@]+)/(?P<session>[^:@]+):(?P<roles>[^:@]+)@(?P<split>[^@]+)")
 
 

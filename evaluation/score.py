@@ -41,12 +41,16 @@ def number(value: float) -> float | None:
 
 
 def score_participant(
-    predictions: PredictionFile, results: Path, session: str, role: str
+    predictions: PredictionFile,
+    results: Path,
+    session: str,
+    role: str,
+    max_beyond_s: float = MAX_BEYOND_S,
 ) -> dict[str, object] | None:
     """Score one participant; None without a label file.
 
-    Raises InputError when the labels reach more than `MAX_BEYOND_S` outside the predictions or a
-    prediction is not a number.
+    Raises InputError when the labels reach more than `max_beyond_s` outside the predictions (up to
+    there the first or last prediction is held) or a prediction is not a number.
     """
     path = label_path(results, predictions.dataset, session, role)
     if not path.exists():
@@ -55,7 +59,7 @@ def score_participant(
     series = predictions.read(session, role)
     at = labels.time[labels.valid]
     excess = beyond(series, at)
-    if excess > MAX_BEYOND_S:
+    if excess > max_beyond_s:
         raise InputError(
             f"{path}: labels cover {at.min():.2f} to {at.max():.2f} s but the predictions of "
             f"{session}/{role} in {predictions.path} cover {series.time[0]:.2f} to {series.time[-1]:.2f} s",
@@ -84,13 +88,17 @@ def score_participant(
 
 
 def score_split(
-    predictions: PredictionFile, results: Path, specs: list[SessionSpec], n_excluded: int
+    predictions: PredictionFile,
+    results: Path,
+    specs: list[SessionSpec],
+    n_excluded: int,
+    max_beyond_s: float = MAX_BEYOND_S,
 ) -> dict[str, object]:
     """Score all sessions of one split; see the module docstring for what is counted."""
     participants, unlabelled = [], 0
     for spec in sorted(specs, key=lambda s: s.session):
         for role in sorted(spec.roles):
-            scored = score_participant(predictions, results, spec.session, role)
+            scored = score_participant(predictions, results, spec.session, role, max_beyond_s)
             if scored is None:
                 unlabelled += 1
                 log.info("%s/%s has no labels: not scored", spec.session, role)
@@ -134,6 +142,7 @@ def score(
     excluded: list[str],
     out: Path,
     fingerprint: str = "",
+    max_beyond_s: float = MAX_BEYOND_S,
 ) -> dict[str, object]:
     """Score a predictions file and write the scores JSON; returns the record written."""
     specs = [parse_spec(text) for text in sessions]
@@ -159,7 +168,9 @@ def score(
         splits = {}
         for split in sorted(name.partition("/")[2] for name in wanted):
             own = [s for s in specs if s.split == split]
-            splits[split] = score_split(predictions, results, own, n_excluded.get(split, 0))
+            splits[split] = score_split(
+                predictions, results, own, n_excluded.get(split, 0), max_beyond_s
+            )
             s = splits[split]
             log.info(
                 "%s seed %d on %s/%s: CCC %s over %d frames of %d sessions",
@@ -213,6 +224,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SPLIT=N",
         help="participants the sheet excludes, per split (reported in the tables)",
     )
+    parser.add_argument(
+        "--max-beyond-s",
+        type=float,
+        default=MAX_BEYOND_S,
+        help="seconds by which labels may outlast the predictions (the last value is held)",
+    )
     parser.add_argument("--out", required=True, type=Path, help="scores file to write (.json)")
     add_job_arguments(parser)
     return parser
@@ -223,7 +240,14 @@ def main(argv: list[str] | None = None) -> int:
         "evaluation.score",
         build_parser(),
         lambda a: score(
-            a.predictions, a.results, a.sessions, a.sets, a.excluded, a.out, a.fingerprint
+            a.predictions,
+            a.results,
+            a.sessions,
+            a.sets,
+            a.excluded,
+            a.out,
+            a.fingerprint,
+            a.max_beyond_s,
         ),
         argv,
     )

@@ -146,6 +146,10 @@ def test_labels_may_outlast_predictions_a_little(tmp_path, rng):
     with pytest.raises(InputError) as error:
         score_noxi(tmp_path, "noxi/001:expert@test")
     assert str(path) in error.value.problem and "noxi.h5" in error.value.problem
+    out = tmp_path / "wide.json"
+    arguments = f"--predictions {tmp_path}/noxi.h5 --results {tmp_path} --out {out}"
+    arguments += " --sessions noxi/001:expert@test --max-beyond-s 2"
+    assert score.main(arguments.split()) == 0 and out.exists()
 
 
 def test_equal_input_gives_equal_bytes(tmp_path, rng):
