@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _session(args: argparse.Namespace) -> None:
-    from corpora.demo.generate import write_session
+    from corpora.demo.session import write_session
 
     limit_threads(args.threads)
     write_session(args.out, args.seed, args.dataset, args.session, args.seconds)

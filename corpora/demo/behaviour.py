@@ -64,7 +64,7 @@ def poses(
             x=x + 0.04 * width_px * sway_x[k],
             y=y + width_px * (0.02 * sway_y[k] + NOD_DEPTH * reaction[k] * nod[k]),
             roll=float(2.0 * roll[k]),
-            mouth=float(0.06 + own[k] * flap[k] * (0.45 + 0.5 * talk[k])),
+            mouth=float(0.05 + own[k] * flap[k] * (0.7 + 0.25 * talk[k])),
             smile=float(own[k]),
             brow=float(reaction[k]),
             blink=float(blink[k]),

@@ -37,6 +37,10 @@ SHEET_COLUMNS = (
     "exclude",
     "exclude_reason",
 )
+WEIGHTS_FILES = {
+    "wav2vec2": ("config.json", "model.safetensors", "preprocessor_config.json"),
+    "clip_face": ("open_clip_config.json", "open_clip_model.safetensors"),
+}
 DYAD = ("expert", "novice")
 NEAR, FAR = 0.22, 0.12  # width of the drawn face as a share of the picture's width
 
@@ -239,6 +243,19 @@ def session_files(dataset: str, session: str) -> dict[str, dict[str, str]]:
     if found.language:
         files[""] = {"language": f"{media}/language.annotation.csv"}
     return files
+
+
+def weights_files(feature: str) -> tuple[str, ...]:
+    """Names of the files in a small checkpoint's folder (`corpora.demo.weights`).
+
+    InputError for a feature without weights.
+    """
+    if feature not in WEIGHTS_FILES:
+        raise InputError(
+            f"no small checkpoint for the feature '{feature}'",
+            f"use one of: {', '.join(WEIGHTS_FILES)}",
+        )
+    return WEIGHTS_FILES[feature]
 
 
 def sheet_rows(scale: str = "demo") -> list[dict[str, str]]:

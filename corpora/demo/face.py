@@ -200,9 +200,9 @@ class Head:
 
     def _mouth(self, image: np.ndarray, pose: Pose) -> None:
         smile = pose.smile + self.look.resting_smile
-        half = 0.155 + 0.045 * smile
-        lift = 0.055 * smile - 0.01
-        gap = 0.13 * pose.mouth
+        half = 0.145 + 0.065 * smile
+        lift = 0.075 * smile - 0.015
+        gap = 0.20 * pose.mouth
         t = np.linspace(-1, 1, 13)
         corner = 0.36 - lift * t**2  # corners rise with the smile
         arch = 1 - t**2

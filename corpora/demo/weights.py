@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from runtime import InputError, get_logger
+from corpora.demo.composition import weights_files
+from runtime import get_logger
 from runtime.torchvision_cpu import allow_torchvision_without_cuda
+from store.atomic import write_text
 
-FEATURES = ("wav2vec2", "clip_face")
 WAV2VEC2 = {
     # The receptive field and strides of the real front end: 400 samples every 320, that is 50 Hz.
     "conv_dim": (48,) * 7,
@@ -49,15 +50,13 @@ def write_weights(feature: str, out: str | Path, seed: int = 0) -> list[Path]:
     InputError for another feature.
     """
     out = Path(out)
-    if feature == "wav2vec2":
-        files = _wav2vec2(out, seed)
-    elif feature == "clip_face":
-        files = _clip(out, seed)
-    else:
-        raise InputError(
-            f"no small checkpoint for the feature '{feature}'", f"use one of: {', '.join(FEATURES)}"
-        )
-    get_logger("demo").info("%s: %s", feature, ", ".join(f.name for f in files))
+    names = weights_files(feature)
+    out.mkdir(parents=True, exist_ok=True)
+    {"wav2vec2": _wav2vec2, "clip_face": _clip}[feature](out, seed)
+    files = [out / name for name in names]
+    for file in files:
+        file.chmod(0o644)  # safetensors writes files that others may not read
+    get_logger("demo").info("%s: %s", feature, ", ".join(names))
     return files
 
 
@@ -78,7 +77,7 @@ def _random_weights(model: torch.nn.Module, seed: int) -> None:
             parameter.copy_(torch.from_numpy(values.astype(np.float32)))
 
 
-def _wav2vec2(out: Path, seed: int) -> list[Path]:
+def _wav2vec2(out: Path, seed: int) -> None:
     allow_torchvision_without_cuda()
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
@@ -93,20 +92,16 @@ def _wav2vec2(out: Path, seed: int) -> list[Path]:
         do_normalize=True,
         return_attention_mask=True,
     ).save_pretrained(out)
-    return [out / n for n in ("config.json", "model.safetensors", "preprocessor_config.json")]
 
 
-def _clip(out: Path, seed: int) -> list[Path]:
+def _clip(out: Path, seed: int) -> None:
     allow_torchvision_without_cuda()
     from open_clip.model import CLIP as Model
 
     torch.manual_seed(seed)
     model = Model(**CLIP)
     _random_weights(model, seed)
-    out.mkdir(parents=True, exist_ok=True)
     config = {"model_cfg": CLIP, "preprocess_cfg": CLIP_PREPROCESSING}
-    files = [out / "open_clip_config.json", out / "open_clip_model.safetensors"]
-    files[0].write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_text(out / "open_clip_config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    save_file(tensors, files[1])
-    return files
+    save_file(tensors, out / "open_clip_model.safetensors")
