@@ -1,0 +1,1 @@
+"""Models of engagement: DA-Mamba, the per-frame baseline, training and prediction."""

@@ -1,0 +1,48 @@
+"""What a model gets: a batch of windows, with every person stored once."""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B target windows over R distinct person-windows of L frames.
+
+    Persons are kept once and referred to by row, because in a conversation of n people every one
+    is a target once and a partner n - 1 times.
+
+    streams : feature -> (R, L, D) as read; rows that are not valid may hold anything, NaN included
+    valid : feature -> (R, L) bool, the feature exists at this frame
+    frames : (R, L) bool, the frame lies inside the recording (false: padding of the first and last
+        windows, absent for every computation)
+    target : (B,) rows of the targets
+    partners : (B, P) rows of their partners, -1 where there is none; P may be 0
+    label, label_mask : (B, L) engagement, and where it is known and counts; None when predicting
+    """
+
+    streams: dict[str, Tensor]
+    valid: dict[str, Tensor]
+    frames: Tensor
+    target: Tensor
+    partners: Tensor
+    label: Tensor | None = None
+    label_mask: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The batch on another device."""
+
+        def move(value):
+            if isinstance(value, dict):
+                return {name: tensor.to(device) for name, tensor in value.items()}
+            return None if value is None else value.to(device)
+
+        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})
+
+
+def take_rows(persons: Tensor, rows: Tensor) -> Tensor:
+    """persons (R, ...), rows (B, P) with -1 for nobody -> (B, P, ...); nobody is all zeros."""
+    taken = persons[rows.clamp(min=0)]  # (B, P, ...)
+    present = (rows >= 0).view(*rows.shape, *[1] * (persons.dim() - 1))
+    return torch.where(present, taken, torch.zeros((), dtype=taken.dtype, device=taken.device))

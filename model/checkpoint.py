@@ -1,0 +1,96 @@
+"""Model files and resume checkpoints: safetensors with one JSON text as metadata, no pickle."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from model.config import Settings, parse
+from model.registry import build
+from runtime import InputError
+from store.atomic import atomic_path
+
+SCHEMA_VERSION = 1
+
+
+def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Write atomically; equal content gives equal bytes (one metadata key: their order is not kept)."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, {"json": json.dumps(metadata, sort_keys=True)})
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a file of ours; InputError when it is missing or damaged."""
+    try:
+        with safe_open(str(path), framework="pt") as f:
+            metadata = json.loads(f.metadata()["json"])
+            return {name: f.get_tensor(name) for name in f.keys()}, metadata  # noqa: SIM118
+    except FileNotFoundError as e:
+        raise InputError(f"{path} does not exist", "train the run first") from e
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as e:
+        raise InputError(
+            f"{path} is not a checkpoint of this program ({' '.join(str(e).split())[:100]})",
+            f"delete it and run again, it will be remade: rm '{path}'",
+        ) from e
+
+
+@dataclass
+class Trained:
+    """A model file in memory; metadata: run, seed, fingerprint, dims, settings, epoch ..."""
+
+    model: nn.Module
+    settings: Settings
+    dims: dict[str, int]
+    metadata: dict[str, Any]
+
+
+def save_model(
+    path: str | Path, state: dict[str, Tensor], settings: Settings, metadata: dict[str, Any]
+) -> None:
+    """Write the model file: weights, normalisation (buffers), and the settings to rebuild it.
+
+    metadata must hold run, seed, fingerprint and dims.
+    """
+    record = {"schema_version": SCHEMA_VERSION, "settings": settings.canonical(), **metadata}
+    save_tensors(path, state, record)
+
+
+def load_model(path: str | Path) -> Trained:
+    """Rebuild a trained model in evaluation mode; nothing but this file is needed."""
+    tensors, metadata = load_tensors(path)
+    try:
+        if metadata["schema_version"] != SCHEMA_VERSION:
+            raise KeyError(f"schema version {metadata['schema_version']}")
+        settings, dims = parse(metadata["settings"]), dict(metadata["dims"])
+        model = build(settings, dims)
+        model.load_state_dict(tensors)
+    except (KeyError, RuntimeError) as e:
+        raise InputError(
+            f"{path} does not fit this program ({' '.join(str(e).split())[:100]})",
+            f"it was trained with another version; train again: rm '{path}'",
+        ) from e
+    return Trained(model.eval(), settings, dims, metadata)
+
+
+def resume_key(**what: Any) -> str:
+    """Digest of everything a resumed run must share with the interrupted one."""
+    text = json.dumps({"torch": torch.__version__, **what}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def pack(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Put tensors under a prefix, for one file of several dicts."""
+    return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
+
+
+def unpack(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `pack`."""
+    start = prefix + "/"
+    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}

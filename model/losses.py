@@ -1,0 +1,60 @@
+"""Losses: CCC over the valid frames of a batch, and frame-wise InfoNCE between two groups.
+
+Glossary (code name: symbol in arXiv 2509.17711)
+    ccc_loss: L_CCC = 1 - CCC   alignment_loss: L_align (symmetric InfoNCE)   temperature: tau
+All of them are finite, with finite gradients, for constant input, one frame, or no frame at all.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+EPSILON = 1e-8  # far below the variance of any usable label (0.01 of the scale squared is 1e-4)
+
+
+def ccc(prediction: Tensor, label: Tensor, mask: Tensor) -> Tensor:
+    """Concordance correlation coefficient over the frames where mask is true, pooled.
+
+    prediction, label, mask (any equal shape) -> scalar. Population variances, as the challenge
+    scores; a constant prediction gives 0, and so does an empty mask.
+    """
+    weight = mask.to(prediction.dtype)  # same shape
+    n = weight.sum().clamp(min=1.0)
+    p = torch.where(mask, prediction, 0.0)
+    t = torch.where(mask, label, 0.0).to(p.dtype)
+    mean_p, mean_t = p.sum() / n, t.sum() / n
+    dp, dt = (p - mean_p) * weight, (t - mean_t) * weight  # same shape
+    covariance = (dp * dt).sum() / n
+    spread = (dp**2).sum() / n + (dt**2).sum() / n + (mean_p - mean_t) ** 2
+    return 2 * covariance / (spread + EPSILON)
+
+
+def ccc_loss(prediction: Tensor, label: Tensor, mask: Tensor) -> Tensor:
+    """1 - CCC over the masked frames of the whole batch; shapes as in `ccc`."""
+    return 1 - ccc(prediction, label, mask)
+
+
+def mse_loss(prediction: Tensor, label: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error over the masked frames of the whole batch; 0 for an empty mask."""
+    weight = mask.to(prediction.dtype)
+    error = torch.where(mask, prediction - label, 0.0)
+    return (error**2).sum() / weight.sum().clamp(min=1.0)
+
+
+SCORE_LOSSES = {"ccc": ccc_loss, "mse": mse_loss}
+
+
+def alignment_loss(a: Tensor, b: Tensor, mask: Tensor, temperature: float = 0.07) -> Tensor:
+    """Symmetric frame-wise InfoNCE within each window.
+
+    a, b : (B, L, E) embeddings of the two groups; mask : (B, L) frames that count.
+    Positive: the same frame of the other group. Negatives: the other valid frames of the window.
+    Returns the mean of both directions over all valid frames (0 when there is none).
+    """
+    a, b = F.normalize(a, dim=-1, eps=1e-6), F.normalize(b, dim=-1, eps=1e-6)  # (B, L, E)
+    logits = torch.matmul(a, b.transpose(1, 2)) / temperature  # (B, L, L): a's frame x b's frame
+    outside = torch.finfo(logits.dtype).min / 2  # finite: a fully masked row keeps finite gradients
+    a_to_b = logits.masked_fill(~mask.unsqueeze(1), outside).log_softmax(2)  # (B, L, L)
+    b_to_a = logits.masked_fill(~mask.unsqueeze(2), outside).log_softmax(1)  # (B, L, L)
+    both = (a_to_b + b_to_a).diagonal(dim1=1, dim2=2) / 2  # (B, L)
+    return -torch.where(mask, both, 0.0).sum() / mask.sum().clamp(min=1)

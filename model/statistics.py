@@ -1,0 +1,186 @@
+"""Normalisation statistics of a run: training sessions only, one streaming pass in float64.
+
+Output (HDF5): for every feature a group with `mean`, `std` (D,) float64 and `count` (valid frames);
+a group `label` with mean, std and count as attributes. Root attributes: schema_version,
+frame_rate_hz, sessions (JSON list of specs), fingerprint.
+
+Python -m model.statistics reads exactly the sessions it is given; no other file can change them.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from model.sessions import SessionReader, label_path, parse_specs
+from runtime import InputError, get_logger, progress
+from runtime.job import add_job_arguments, run_job
+from runtime.log import command_line
+from store.atomic import atomic_path
+from store.features import open_hdf5
+from store.sidecar import write_sidecar
+
+log = get_logger("statistics")
+
+SCHEMA_VERSION = 1
+SLICE_FRAMES = 4096
+# A dimension whose spread is this small against its size carries rounding only.
+CONSTANT = 1e-6
+
+
+class Moments:
+    """Count, mean and variance per dimension, piece by piece (Chan et al. 1983), float64."""
+
+    def __init__(self, dim: int):
+        self.count = 0
+        self.mean = np.zeros(dim)
+        self.squares = np.zeros(dim)
+
+    def add(self, rows: np.ndarray) -> None:
+        """Add rows (n, D), all finite."""
+        n = len(rows)
+        if n == 0:
+            return
+        rows = rows.astype(np.float64)
+        mean = rows.mean(axis=0)
+        shift = mean - self.mean
+        total = self.count + n
+        self.squares += ((rows - mean) ** 2).sum(axis=0) + shift**2 * (self.count * n / total)
+        self.mean += shift * (n / total)
+        self.count = total
+
+    def std(self) -> np.ndarray:
+        """Population standard deviation (D,); 1 for a constant dimension."""
+        std = np.sqrt(self.squares / max(1, self.count))
+        return np.where(std > CONSTANT * np.maximum(1.0, np.abs(self.mean)), std, 1.0)
+
+
+def compute(
+    results: Path, sessions: list[str], features: list[str], frame_rate_hz: float
+) -> tuple[dict[str, Moments], Moments]:
+    """Moments per feature over the valid frames of all participants, and of the labels."""
+    moments: dict[str, Moments] = {}
+    label = Moments(1)
+    for spec in progress(parse_specs(sessions), "statistics", unit="sessions"):
+        with SessionReader(results, spec, features, frame_rate_hz) as reader:
+            for name, dim in reader.dims.items():
+                if moments.setdefault(name, Moments(dim)).mean.shape != (dim,):
+                    raise InputError(
+                        f"{spec.name}: {name} has {dim} dimensions, other sessions have {len(moments[name].mean)}",
+                        "extract this feature for all sessions with the same settings",
+                    )
+            for role in spec.roles:
+                for start in range(0, reader.n_frames, SLICE_FRAMES):
+                    stop = min(start + SLICE_FRAMES, reader.n_frames)
+                    for name in features:
+                        values, valid = reader.read(role, name, start, stop)
+                        moments[name].add(values[valid])
+                labels = reader.labels(role)
+                if labels is None:
+                    log.info("%s %s has no labels: partner only", spec.name, role)
+                else:
+                    label.add(labels[0][labels[1]][:, None])
+    for name, m in moments.items():
+        if m.count == 0:
+            raise InputError(
+                f"{name} is valid at no frame of the training sessions",
+                "look at results/qc, exclude the sessions or leave the feature out of the run",
+            )
+    if label.count == 0:
+        raise InputError(
+            "the training sessions have no label at any frame",
+            "check the column `labels` of the sessions sheet",
+        )
+    return moments, label
+
+
+def statistics(
+    results: Path,
+    sessions: list[str],
+    features: list[str],
+    frame_rate_hz: float,
+    out: Path,
+    fingerprint: str = "",
+) -> dict[str, int]:
+    """Compute and write; returns counts for the sidecar."""
+    moments, label = compute(results, sessions, features, frame_rate_hz)
+    with atomic_path(out) as temporary, h5py.File(temporary, "w") as f:
+        for name in sorted(moments):
+            group = f.create_group(name)
+            group["mean"], group["std"] = moments[name].mean, moments[name].std()
+            group.attrs["count"] = moments[name].count
+        group = f.create_group("label")
+        group.attrs["mean"] = float(label.mean[0])
+        group.attrs["std"] = float(label.std()[0])
+        group.attrs["count"] = label.count
+        f.attrs["schema_version"] = SCHEMA_VERSION
+        f.attrs["frame_rate_hz"] = float(frame_rate_hz)
+        f.attrs["sessions"] = json.dumps([spec.text() for spec in parse_specs(sessions)])
+        f.attrs["fingerprint"] = fingerprint
+    return {"labelled_frames": label.count, **{n: m.count for n, m in sorted(moments.items())}}
+
+
+def read_statistics(path: str | Path) -> tuple[dict[str, dict], dict[str, float]]:
+    """feature -> {"mean" (D,), "std" (D,), "count"}, and the labels' {"mean", "std", "count"}."""
+    with open_hdf5(path) as f:
+        features = {
+            name: {
+                "mean": f[name]["mean"][()],
+                "std": f[name]["std"][()],
+                "count": int(f[name].attrs["count"]),
+            }
+            for name in f
+            if name != "label"
+        }
+        label = {key: float(value) for key, value in f["label"].attrs.items()}
+    return features, label
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m model.statistics", description=__doc__)
+    parser.add_argument(
+        "--sessions", nargs="+", required=True, metavar="SPEC", help="dataset/session:role1,role2"
+    )
+    parser.add_argument("--features", nargs="+", required=True, help="features of the run")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="results folder")
+    parser.add_argument(
+        "--frame-rate-hz", type=float, default=25.0, help="frame grid, Hz (default 25)"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="HDF5 file to write")
+    add_job_arguments(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    def work(args: argparse.Namespace) -> None:
+        start = time.monotonic()
+        counts = statistics(
+            args.results,
+            args.sessions,
+            args.features,
+            args.frame_rate_hz,
+            args.out,
+            args.fingerprint,
+        )
+        specs = parse_specs(args.sessions)
+        paths = [(s, r, label_path(args.results, s, r)) for s in specs for r in s.roles]
+        write_sidecar(
+            args.out,
+            inputs={f"label {s.name}/{r}": path for s, r, path in paths if path.exists()},
+            settings={"features": args.features, "frame_rate_hz": args.frame_rate_hz},
+            fingerprint=args.fingerprint,
+            packages=["h5py", "numpy"],
+            command=command_line("model.statistics", argv if argv is not None else sys.argv[1:]),
+            counts=counts,
+            seconds=time.monotonic() - start,
+        )
+
+    return run_job("model.statistics", build_parser(), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

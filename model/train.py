@@ -1,0 +1,340 @@
+"""Train one run with one seed.
+
+python -m model.train --settings '{"preset": "demo"}' --train noxi/001:expert,novice ... \\
+    --results results --statistics S.h5 --run da_mamba --seed 0 --out model.safetensors \\
+    --history history.jsonl
+
+The model file holds the averaged weights (EMA), the normalisation and the settings; the history
+one JSON line per epoch. A resume checkpoint lies in --checkpoint-dir while training goes on: after
+an interruption the same command continues, and on a CPU ends with the same bytes as without it.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from model.batch import Batch
+from model.checkpoint import load_tensors, pack, resume_key, save_model, save_tensors, unpack
+from model.config import Settings, parse
+from model.losses import SCORE_LOSSES, ccc
+from model.optim import MovingAverage, learning_rate, parameter_groups
+from model.registry import build, count_parameters, loss_weights
+from model.sessions import SessionSpec, parse_specs
+from model.statistics import read_statistics
+from model.windows import Windows
+from runtime import InputError, get_logger, progress
+from runtime.device import describe_device, limit_threads, pick_device
+from runtime.job import add_job_arguments, run_job
+from runtime.log import command_line
+from store.atomic import write_text
+from store.sidecar import sha256, write_sidecar
+
+log = get_logger("train")
+
+
+@dataclass
+class State:
+    """Everything that training changes. sums: running sums of the losses of this epoch."""
+
+    model: nn.Module
+    average: MovingAverage
+    optimiser: torch.optim.Optimizer | None
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    history: list[dict] = field(default_factory=list)
+    best_ccc: float = -2.0
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+
+def train(
+    settings: Settings,
+    training_specs: list[SessionSpec],
+    validation_specs: list[SessionSpec],
+    results: Path,
+    statistics: Path,
+    seed: int,
+    resume: Path | None = None,
+    key: str = "",
+    save_every_s: float = 60.0,
+    description: str = "train",
+) -> tuple[dict[str, Tensor], list[dict], nn.Module, dict[str, int]]:
+    """Train; returns the weights to keep (state dict), the history, the model and its input dims.
+
+    resume: file of the resume checkpoint; key: what it must match to be taken up.
+    """
+    t = settings.training
+    features, label = read_statistics(statistics)
+    windows = Windows(results, training_specs, settings, True, t.partners, seed)
+    check_statistics(statistics, features, windows.dims)
+    validation = None
+    if validation_specs:
+        validation = Windows(results, validation_specs, settings, True, t.partners, seed)
+    elif t.selection == "best_val":
+        raise InputError(
+            "training.selection is best_val, but the run has no validation sessions",
+            "name validation sets for this run, or choose selection: last",
+        )
+    if not len(windows.targets):
+        raise InputError(
+            "no window of the training sessions holds a label",
+            "check the column `labels` of the sessions sheet",
+        )
+    device = pick_device()
+    torch.manual_seed(seed)
+    model = build(settings, windows.dims)
+    model.load_statistics(features, label)
+    model.to(device)
+    groups = parameter_groups(model, t.weight_decay)
+    state = State(
+        model,
+        MovingAverage(model, t.ema),
+        torch.optim.AdamW(groups, lr=t.learning_rate) if groups else None,
+    )
+    epochs = t.epochs if groups else 0  # a model without parameters has nothing to learn
+    steps = windows.steps(epochs, seed)
+    total = sum(steps)
+    if total and t.warmup_steps >= total:
+        log.warning("%d warm-up steps, but only %d steps in all", t.warmup_steps, total)
+    if resume is not None:
+        load_resume(resume, key, state, device)
+    log.info("%d target windows, %d steps, device %s", len(windows.targets), total, device)
+    saved = time.monotonic()
+    remaining = batches(windows, steps, seed, state.step)
+    for epoch, ends, batch in progress(remaining, description, total - state.step, "steps"):
+        lr = learning_rate(state.step, total, t.learning_rate, t.warmup_steps)
+        optimise(state, batch.to(device), settings, lr)
+        if ends:
+            record = {"epoch": epoch + 1, "steps": state.step, "learning_rate": lr}
+            record |= {name: value / steps[epoch] for name, value in state.sums.items()}
+            state.sums = {}
+            last = epoch + 1 == epochs
+            if validation is not None and (last or (epoch + 1) % t.validate_every == 0):
+                record["val_ccc"] = validate(state, validation, t.batch, device)
+                if record["val_ccc"] > state.best_ccc:
+                    state.best_ccc = record["val_ccc"]
+                    state.best = {n: w.clone() for n, w in state.average.state(model).items()}
+            state.history.append(record)
+            log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in record.items()))
+        if resume is not None and time.monotonic() - saved >= save_every_s:
+            save_resume(resume, key, state)
+            saved = time.monotonic()
+    if not epochs and validation is not None:
+        state.history.append(
+            {"epoch": 0, "steps": 0, "val_ccc": validate(state, validation, t.batch, device)}
+        )
+    chosen = state.best if t.selection == "best_val" and state.best else state.average.state(model)
+    return chosen, state.history, model, windows.dims
+
+
+def check_statistics(path: Path, features: dict[str, dict], dims: dict[str, int]) -> None:
+    """Statistics must be there for every stream, and have its width."""
+    for name, dim in dims.items():
+        if name not in features or len(features[name]["mean"]) != dim:
+            raise InputError(
+                f"{path} does not describe {name} with {dim} dimensions",
+                "compute the statistics again with the features of this run (python -m model.statistics)",
+            )
+
+
+def batches(
+    windows: Windows, steps: list[int], seed: int, done: int
+) -> Iterator[tuple[int, bool, Batch]]:
+    """(epoch, whether it ends the epoch, batch) for every step after the first `done`."""
+    for epoch, n in enumerate(steps):
+        if done >= n:
+            done -= n
+            continue
+        for step, batch in enumerate(windows.training_batches(epoch, seed, done), done + 1):
+            yield epoch, step == n, batch
+        done = 0
+
+
+def optimise(state: State, batch: Batch, settings: Settings, lr: float) -> None:
+    """One optimiser step; adds the losses to `state.sums`."""
+    t = settings.training
+    for group in state.optimiser.param_groups:
+        group["lr"] = lr
+    state.model.train()
+    out = state.model(batch)
+    losses = {"score": SCORE_LOSSES[t.score_loss](out["engagement"], batch.label, batch.label_mask)}
+    losses |= out["losses"]
+    weights = loss_weights(settings)
+    loss = sum(weights[name] * value for name, value in losses.items())
+    state.optimiser.zero_grad()
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(state.model.parameters(), t.grad_clip)
+    if not bool(torch.isfinite(norm)):
+        raise InputError(
+            f"training diverged at step {state.step + 1} (gradient norm {float(norm)})",
+            "lower training.learning_rate, or raise training.warmup_steps",
+        )
+    state.optimiser.step()
+    state.average.update(state.model)
+    state.step += 1
+    for name, value in {"loss": loss, **losses}.items():
+        state.sums[name] = state.sums.get(name, 0.0) + float(value.detach())
+
+
+@torch.no_grad()
+def validate(state: State, windows: Windows, batch_size: int, device: torch.device) -> float:
+    """CCC of the averaged weights over all labelled frames of the validation sessions, pooled."""
+    state.model.eval()
+    weights = state.average.state(state.model)
+    context, core = windows.context, windows.core
+    predictions, labels, masks = [], [], []
+    for session in range(len(windows.specs)):
+        for _, batch in windows.in_order(session, batch_size):
+            out = functional_call(state.model, weights, (batch.to(device),))
+            centre = slice(context, context + core)
+            predictions.append(out["engagement"][:, centre].double().cpu().flatten())
+            labels.append(batch.label[:, centre].double().flatten())
+            masks.append(batch.label_mask[:, centre].flatten())
+    return float(ccc(torch.cat(predictions), torch.cat(labels), torch.cat(masks)))
+
+
+def save_resume(path: Path, key: str, state: State) -> None:
+    """Write everything an uninterrupted run would have in memory."""
+    tensors = pack("model", state.model.state_dict()) | pack("average", state.average.weights)
+    for i, moments in state.optimiser.state_dict()["state"].items():
+        tensors |= pack(f"optimiser/{i}", moments)
+    tensors |= pack("best", state.best) | {"rng/cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["rng/cuda"] = torch.cuda.get_rng_state()
+    save_tensors(
+        path,
+        tensors,
+        {
+            "key": key,
+            "step": state.step,
+            "updates": state.average.updates,
+            "sums": state.sums,
+            "history": state.history,
+            "best_ccc": state.best_ccc,
+        },
+    )
+
+
+def load_resume(path: Path, key: str, state: State, device: torch.device) -> None:
+    """Continue from a resume checkpoint; one of another run or program version is left alone."""
+    if not path.exists():
+        return
+    try:
+        tensors, metadata = load_tensors(path)
+    except InputError as e:
+        log.warning("resume checkpoint ignored: %s", e.problem)
+        return
+    if metadata.get("key") != key:
+        log.warning("resume checkpoint %s ignored: it belongs to other settings or data", path.name)
+        return
+    tensors = {n: t if n.startswith("rng/") else t.to(device) for n, t in tensors.items()}
+    state.model.load_state_dict(unpack("model", tensors))
+    state.average.weights = unpack("average", tensors)
+    state.average.updates = metadata["updates"]
+    record = state.optimiser.state_dict()
+    count = sum(len(group["params"]) for group in record["param_groups"])
+    record["state"] = {i: unpack(f"optimiser/{i}", tensors) for i in range(count)}
+    state.optimiser.load_state_dict(record)
+    state.best = unpack("best", tensors)
+    state.step, state.sums = metadata["step"], metadata["sums"]
+    state.history, state.best_ccc = metadata["history"], metadata["best_ccc"]
+    torch.set_rng_state(tensors["rng/cpu"])
+    if torch.cuda.is_available() and "rng/cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["rng/cuda"])
+    log.info("continuing after step %d", state.step)
+
+
+def read_settings(text: str) -> Settings:
+    """Settings from JSON text, or from a file that holds it."""
+    try:
+        raw = text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8")
+        return parse(json.loads(raw))
+    except ValueError as e:
+        raise InputError(
+            f"the run's settings are not readable JSON ({e})", "see docs/model.md for an example"
+        ) from e
+
+
+def run(args: argparse.Namespace) -> dict[str, object]:
+    """The work behind the command line; writes model and history, returns counts."""
+    settings = read_settings(args.settings)
+    training, validation = parse_specs(args.train), parse_specs(args.validate or [])
+    identity = {
+        "fingerprint": args.fingerprint,
+        "settings": settings.canonical(),
+        "seed": args.seed,
+        "train": [spec.text() for spec in training],
+        "validate": [spec.text() for spec in validation],
+        "statistics": sha256(args.statistics),
+    }
+    resume = None
+    if args.checkpoint_dir:
+        resume = Path(args.checkpoint_dir) / f"{args.run}.seed-{args.seed}.safetensors"
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    weights, history, model, dims = train(
+        settings,
+        training,
+        validation,
+        args.results,
+        args.statistics,
+        args.seed,
+        resume,
+        resume_key(**identity),
+        args.save_every_s,
+        f"train {args.run} seed {args.seed}",
+    )
+    metadata = {"run": args.run, "seed": args.seed, "fingerprint": args.fingerprint, "dims": dims}
+    save_model(args.out, weights, settings, metadata)
+    write_text(args.history, "".join(json.dumps(r, sort_keys=True) + "\n" for r in history))
+    if resume is not None:
+        resume.unlink(missing_ok=True)
+    return {"parameters": count_parameters(model), "steps": history[-1]["steps"] if history else 0}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m model.train", description=__doc__)
+    add = parser.add_argument
+    add("--settings", default="{}", metavar="JSON", help="the run's settings: JSON text or a file")
+    add("--train", nargs="+", required=True, metavar="SPEC", help="dataset/session:role1,role2")
+    add("--validate", nargs="*", metavar="SPEC", help="sessions for the history and best_val")
+    add("--results", type=Path, default=Path("results"), help="results folder")
+    add("--statistics", type=Path, required=True, help="file of python -m model.statistics")
+    add("--seed", type=int, default=0, help="start weights, data order, dropout")
+    add("--run", default="run", help="name of the run, stored in the model file")
+    add("--checkpoint-dir", metavar="DIR", help="keep a resume checkpoint here while training")
+    add("--save-every-s", type=float, default=60.0, help="seconds between resume checkpoints")
+    add("--out", type=Path, required=True, help="model file to write (.safetensors)")
+    add("--history", type=Path, required=True, help="history to write (.jsonl)")
+    add_job_arguments(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    def work(args: argparse.Namespace) -> None:
+        limit_threads(args.threads)
+        start = time.monotonic()
+        counts = run(args)
+        write_sidecar(
+            args.out,
+            inputs={"statistics": args.statistics},
+            settings=read_settings(args.settings).canonical() | {"seed": args.seed},
+            fingerprint=args.fingerprint,
+            packages=["h5py", "numpy", "safetensors", "torch"],
+            command=command_line("model.train", argv if argv is not None else sys.argv[1:]),
+            counts=counts | {"training_sessions": args.train, "validation": args.validate or []},
+            seconds=time.monotonic() - start,
+            device=describe_device(),
+        )
+
+    return run_job("model.train", build_parser(), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

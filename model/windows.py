@@ -1,0 +1,288 @@
+"""Windows over the frame grid, batches of them, and the order in which training sees them.
+
+A window of `window` frames predicts its `core` frames in the centre; windows step by `core`, so
+every frame of a session is predicted exactly once. Window i starts at frame
+i core - (window - core) / 2; frames before the first or after the last of the recording are absent
+(`Batch.frames` false), not zeros.
+
+Memory: sessions are cut into slices of SLICE_WINDOWS windows, read in one piece each. Training
+shuffles slices, fills a pool of at most `pool_gb` with them, shuffles the windows of the pool, and
+goes on to the next pool. Windows of one instant of a session stay together, because its persons
+then are encoded once for all targets.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from model.batch import Batch
+from model.config import Settings
+from model.sessions import SessionReader, SessionSpec
+from runtime import InputError
+
+SLICE_WINDOWS = 128
+PARTNER_STREAM = 7919  # keeps the draw of foreign partners apart from the draws of data order
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Target windows, column by column, all (K,): session, window and role as indices."""
+
+    session: np.ndarray
+    window: np.ndarray
+    role: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.session)
+
+    def __getitem__(self, rows) -> "Targets":
+        return Targets(self.session[rows], self.window[rows], self.role[rows])
+
+
+class Windows:
+    """All windows of some sessions.
+
+    specs : sessions (sorted by `parse_specs`); labelled : keep only targets with a label that
+    counts (training, validation) instead of all (prediction); partners : "own", or "shuffled" for
+    the negative control: everybody's partners come from another session of the same dataset and
+    split, drawn from `seed`.
+    """
+
+    def __init__(
+        self,
+        results: str | Path,
+        specs: list[SessionSpec],
+        settings: Settings,
+        labelled: bool,
+        partners: str = "own",
+        seed: int = 0,
+    ):
+        self.results, self.specs, self.settings = Path(results), specs, settings
+        self.window, self.core = settings.training.window, settings.training.core
+        self.context = (self.window - self.core) // 2
+        self.dims: dict[str, int] = {}
+        self.n_frames: list[int] = []
+        self.labels: list[dict[str, tuple[np.ndarray, np.ndarray]]] = []
+        for spec in specs:
+            with self._open(spec) as reader:
+                for name, dim in reader.dims.items():
+                    if self.dims.setdefault(name, dim) != dim:
+                        raise InputError(
+                            f"{spec.name}: {name} has {dim} dimensions, other sessions have {self.dims[name]}",
+                            "extract this feature for all sessions with the same settings",
+                        )
+                self.n_frames.append(reader.n_frames)
+                read = {role: reader.labels(role) for role in spec.roles} if labelled else {}
+                self.labels.append({r: pair for r, pair in read.items() if pair is not None})
+        self._foreign = foreign_sessions(specs, seed) if partners == "shuffled" else None
+        self.targets = self._targets(labelled)
+        self._pool: dict[tuple[int, int, int], dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+
+    def _open(self, spec: SessionSpec) -> SessionReader:
+        return SessionReader(
+            self.results, spec, self.settings.features, self.settings.frame_rate_hz
+        )
+
+    def n_windows(self, session: int) -> int:
+        return -(-self.n_frames[session] // self.core)
+
+    def _targets(self, labelled: bool) -> Targets:
+        rows = []
+        for s, spec in enumerate(self.specs):
+            for w in range(self.n_windows(s)):
+                for r, role in enumerate(spec.roles):
+                    if not labelled or self.label(s, w, role)[1].any():
+                        rows.append((s, w, r))
+        return Targets(*np.array(rows, np.int64).reshape(-1, 3).T)
+
+    def label(self, session: int, window: int, role: str) -> tuple[np.ndarray, np.ndarray]:
+        """Labels of a window (L,) float32, and the frames that count (L,) bool."""
+        value = np.zeros(self.window, np.float32)
+        counts = np.zeros(self.window, bool)
+        pair = self.labels[session].get(role)
+        if pair is not None:
+            first, lo, hi = self._span(session, window)
+            value[lo - first : hi - first] = pair[0][lo:hi]
+            counts[lo - first : hi - first] = pair[1][lo:hi]
+            if self.settings.training.loss_frames == "core":
+                counts[: self.context] = False
+                counts[self.context + self.core :] = False
+        return value, counts
+
+    def _span(self, session: int, window: int) -> tuple[int, int, int]:
+        """First frame of a window (may be negative), and its part inside the recording."""
+        first = window * self.core - self.context
+        n = self.n_frames[session]
+        return first, min(max(0, first), n), max(0, min(first + self.window, n))
+
+    # ---- the order of training -------------------------------------------------------------
+
+    def epoch_pools(self, epoch: int, seed: int) -> list[np.ndarray]:
+        """Pools of one epoch: rows of `targets`, grouped by slices that fit into memory together."""
+        rng = np.random.default_rng([seed, epoch])
+        slices = self._slices()
+        limit = self.settings.training.pool_gb * 1e9
+        pools: list[list[np.ndarray]] = [[]]
+        used = 0.0
+        for i in rng.permutation(len(slices)):
+            rows = slices[i]
+            size = self._slice_bytes(int(self.targets.session[rows[0]]))
+            if pools[-1] and used + size > limit:
+                pools.append([])
+                used = 0.0
+            pools[-1].append(rows)
+            used += size
+        return [self._shuffle(np.concatenate(pool), rng) for pool in pools if pool]
+
+    def _slices(self) -> list[np.ndarray]:
+        key = self.targets.session * (1 << 32) + self.targets.window // SLICE_WINDOWS
+        borders = np.flatnonzero(np.diff(key)) + 1
+        return [rows for rows in np.split(np.arange(len(key)), borders) if len(rows)]
+
+    def _slice_bytes(self, session: int) -> float:
+        frames = min(SLICE_WINDOWS * self.core + 2 * self.context, self.n_frames[session])
+        persons = len(self.specs[session].roles) * (1 if self._foreign is None else 2)
+        return float(frames * persons * sum(self.dims.values()) * 4)
+
+    def _shuffle(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Shuffle session windows; the targets of one window stay side by side."""
+        key = self.targets.session[rows] * (1 << 32) + self.targets.window[rows]
+        borders = np.flatnonzero(np.diff(key)) + 1
+        groups = np.split(rows, borders)
+        return np.concatenate([groups[i] for i in rng.permutation(len(groups))])
+
+    def epoch_batches(self, epoch: int, seed: int) -> list[list[np.ndarray]]:
+        """Per pool, batches of rows of `targets`: as many as needed, all about equally large."""
+        batch = self.settings.training.batch
+        return [
+            np.array_split(rows, -(-len(rows) // batch)) for rows in self.epoch_pools(epoch, seed)
+        ]
+
+    def steps(self, epochs: int, seed: int) -> list[int]:
+        """Optimiser steps of each epoch."""
+        return [sum(len(p) for p in self.epoch_batches(e, seed)) for e in range(epochs)]
+
+    def training_batches(self, epoch: int, seed: int, skip: int = 0) -> Iterator[Batch]:
+        """Batches of one epoch; the first `skip` are left out without reading them."""
+        for batches in self.epoch_batches(epoch, seed):
+            if skip >= len(batches):
+                skip -= len(batches)
+                continue
+            self._load(self.targets[np.concatenate(batches[skip:])])
+            for rows in batches[skip:]:
+                yield self.batch(self.targets[rows])
+            skip = 0
+
+    # ---- reading ---------------------------------------------------------------------------
+
+    def in_order(self, session: int, batch: int) -> Iterator[tuple[Targets, Batch]]:
+        """All targets of one session in time order, a slice in memory at a time."""
+        rows = np.flatnonzero(self.targets.session == session)
+        part = self.targets.window[rows] // SLICE_WINDOWS
+        for number in np.unique(part):
+            of_slice = rows[part == number]
+            self._load(self.targets[of_slice])
+            for start in range(0, len(of_slice), batch):
+                targets = self.targets[of_slice[start : start + batch]]
+                yield targets, self.batch(targets)
+
+    def persons(self, session: int, role: int) -> list[tuple[int, int]]:
+        """Partners of a target as (session, role), in cyclic seat order after the target."""
+        n = len(self.specs[session].roles)
+        seats = [(role + k) % n for k in range(1, n)]
+        if self._foreign is None:
+            return [(session, seat) for seat in seats]
+        other = self._foreign[session]
+        there = len(self.specs[other].roles)
+        return list(dict.fromkeys((other, seat % there) for seat in seats))
+
+    def _load(self, targets: Targets) -> None:
+        """Bring the slices of these targets and their partners into memory, drop all others."""
+        needed: dict[tuple[int, int, int], None] = {}
+        places = np.stack([targets.session, targets.role, targets.window // SLICE_WINDOWS], axis=1)
+        for session, role, number in np.unique(places, axis=0).tolist():
+            for person_session, person_role in [(session, role), *self.persons(session, role)]:
+                needed[person_session, person_role, number] = None
+        self._pool = {key: held for key, held in self._pool.items() if key in needed}
+        missing = sorted(key for key in needed if key not in self._pool)
+        for session in sorted({key[0] for key in missing}):
+            with self._open(self.specs[session]) as reader:
+                for key in (k for k in missing if k[0] == session):
+                    lo, hi = self._slice_span(key[0], key[2])
+                    role = self.specs[session].roles[key[1]]
+                    self._pool[key] = {
+                        name: reader.read(role, name, lo, hi) for name in self.dims if lo < hi
+                    }
+
+    def _slice_span(self, session: int, number: int) -> tuple[int, int]:
+        n = self.n_frames[session]
+        lo = number * SLICE_WINDOWS * self.core - self.context
+        hi = (number + 1) * SLICE_WINDOWS * self.core + self.context
+        return min(max(0, lo), n), min(hi, n)
+
+    def batch(self, targets: Targets) -> Batch:
+        """Assemble targets whose slices are loaded."""
+        row_of: dict[tuple[int, int, int], int] = {}
+        target_rows, partner_rows = [], []
+        for s, w, r in zip(targets.session, targets.window, targets.role, strict=True):
+            s, w, r = int(s), int(w), int(r)
+            target_rows.append(row_of.setdefault((s, r, w), len(row_of)))
+            partner_rows.append(
+                [
+                    row_of.setdefault((ps, pr, w), len(row_of))
+                    for ps, pr in self.persons(s, r)
+                    if self._span(ps, w)[1] < self._span(ps, w)[2]
+                ]
+            )
+        R, L = len(row_of), self.window
+        streams = {name: np.zeros((R, L, dim), np.float32) for name, dim in self.dims.items()}
+        valid = {name: np.zeros((R, L), bool) for name in self.dims}
+        frames = np.zeros((R, L), bool)
+        for (s, r, w), row in row_of.items():
+            first, lo, hi = self._span(s, w)
+            at = self._slice_span(s, w // SLICE_WINDOWS)[0]
+            frames[row, lo - first : hi - first] = True
+            for name, (values, ok) in self._pool[s, r, w // SLICE_WINDOWS].items():
+                streams[name][row, lo - first : hi - first] = values[lo - at : hi - at]
+                valid[name][row, lo - first : hi - first] = ok[lo - at : hi - at]
+        P = max((len(p) for p in partner_rows), default=0)
+        partners = np.full((len(targets), P), -1, np.int64)
+        for i, rows in enumerate(partner_rows):
+            partners[i, : len(rows)] = rows
+        label = label_mask = None
+        if any(self.labels):
+            pairs = [
+                self.label(int(s), int(w), self.specs[s].roles[r])
+                for s, w, r in zip(targets.session, targets.window, targets.role, strict=True)
+            ]
+            label = torch.from_numpy(np.stack([value for value, _ in pairs]))
+            label_mask = torch.from_numpy(np.stack([counts for _, counts in pairs]))
+        return Batch(
+            {name: torch.from_numpy(values) for name, values in streams.items()},
+            {name: torch.from_numpy(ok) for name, ok in valid.items()},
+            torch.from_numpy(frames),
+            torch.tensor(target_rows),
+            torch.from_numpy(partners),
+            label,
+            label_mask,
+        )
+
+
+def foreign_sessions(specs: list[SessionSpec], seed: int) -> list[int]:
+    """For every session another one of its dataset and split: one random cycle through each set."""
+    foreign = [-1] * len(specs)
+    for place in sorted({(spec.dataset, spec.split) for spec in specs}):
+        members = [i for i, spec in enumerate(specs) if (spec.dataset, spec.split) == place]
+        if len(members) < 2:
+            raise InputError(
+                f"partners: shuffled needs two sessions, {specs[members[0]].name} is alone in its set",
+                "add sessions to the set, or choose partners: own",
+            )
+        rng = np.random.default_rng([seed, PARTNER_STREAM])
+        order = rng.permutation(len(members))
+        for here, there in zip(order, np.roll(order, -1), strict=True):
+            foreign[members[here]] = members[there]
+    return foreign
