@@ -200,7 +200,9 @@ def video_frames(
                     "re-encode it to one size (ffmpeg -i IN -vf scale=W:H OUT.mp4)",
                 )
             damaged += frame.is_corrupt
-            rgb = upright(reformatter.reformat(frame, format="rgb24").to_ndarray(), matrix)
+            rgb = upright(
+                reformatter.reformat(frame, format="rgb24", threads=threads).to_ndarray(), matrix
+            )
             if roi is not None:
                 x, y, w, h = roi
                 if x + w > rgb.shape[1] or y + h > rgb.shape[0]:

@@ -1,0 +1,257 @@
+"""What a run would cost before anything runs: hours of media, jobs, gigabytes per stage.
+
+python -m workflow.plan [--configfile presets/noxi.yaml] [--media-root DIR]
+
+Lengths come from the media headers, so planning 90 hours takes seconds; sizes are rates times
+dimensions times bytes, and the crop store's measured megabytes per hour.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from corpora.sheet import Participant
+from media.probe import stated_length
+from runtime import InputError
+from runtime.job import run_job
+
+GB = 1e9
+VISUAL = ("clip_face", "flow", "flow_magnitude")
+CLOCK_HZ = 100.0
+# Bytes of a native row beside its values: time (float64) and valid (bool).
+ROW_BYTES = 9
+# Bytes of a clock tick in an aligned file: row (int32) and weight (float32), before compression.
+TICK_BYTES = 8
+# Frame of a faces file: 478 landmarks, two boxes and a confidence in float32, time and valid.
+FACES_ROW_BYTES = 4 * (2 * 478 + 4 + 4 + 1) + ROW_BYTES
+# Crop store, 224 x 224 at 25 fps with the codec of extractors/faces; talking people vary by a
+# factor of two around it.
+CROPS_MB_PER_HOUR = 400.0
+LABEL_BYTES = 4 + ROW_BYTES
+VIDEO_HZ = 25.0
+PREDICTION_BYTES = 8 + 4 + 1  # time, engagement, valid per frame
+
+
+@dataclass(frozen=True)
+class FeatureSize:
+    """Columns, native rows per second and bytes per value of a stored feature."""
+
+    dim: int
+    rate_hz: float
+    value_bytes: int
+
+
+@dataclass(frozen=True)
+class RunSize:
+    """Seeds of a run, and how many data sets it predicts and how many of them have labels."""
+
+    seeds: int
+    predicted: int
+    scored: int
+    predicted_hours: float = 0.0
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """A stage: what it does, number of jobs, hours of media it reads, gigabytes it leaves."""
+
+    stage: str
+    jobs: int
+    hours: float
+    gigabytes: float
+
+
+def media_durations(
+    participants: Iterable[Participant], default_s: float | None = None
+) -> dict[tuple[str, str, str], float]:
+    """Seconds per (dataset, session, role) by the headers of the videos.
+
+    default_s stands for videos that do not exist yet (the demo corpus); without it a missing
+    video is an InputError.
+    """
+    durations = {}
+    for p in participants:
+        known = default_s is not None and not os.path.isfile(p.video)
+        durations[p.dataset, p.session, p.role] = default_s if known else stated_length(p.video)
+    return durations
+
+
+def plan(
+    participants: Sequence[Participant],
+    durations: Mapping[tuple[str, str, str], float],
+    features: Mapping[str, FeatureSize],
+    runs: Mapping[str, RunSize] | None = None,
+    tables: int = 0,
+    clock_hz: float = CLOCK_HZ,
+    frame_rate_hz: float = 25.0,
+) -> list[PlanRow]:
+    """Rows of the plan, in the order of the stages; excluded participants cost nothing.
+
+    durations : seconds per (dataset, session, role). Gigabytes are 1e9 bytes, uncompressed where
+    a file is compressed without loss (an upper bound).
+    """
+    people = [p for p in participants if not p.exclude]
+    seconds = {p: durations[p.dataset, p.session, p.role] for p in people}
+    total = sum(seconds.values())
+    labelled = [p for p in people if p.labels]
+    label_s = sum(seconds[p] for p in labelled)
+    sessions = {(p.dataset, p.session) for p in people}
+    hours = total / 3600
+
+    def size(s: float, rate_hz: float, row_bytes: float) -> float:
+        return s * rate_hz * row_bytes / GB
+
+    rows = [PlanRow("media", len(people), hours, 0.0)]
+    if any(name in VISUAL for name in features):
+        crops = hours * CROPS_MB_PER_HOUR / 1000
+        faces = crops + size(total, VIDEO_HZ, FACES_ROW_BYTES)
+        rows.append(PlanRow("faces and crops", len(people), hours, faces))
+    native = {
+        name: size(total, f.rate_hz, f.dim * f.value_bytes + ROW_BYTES)
+        for name, f in features.items()
+    }
+    rows += [PlanRow(f"features: {n}", len(people), hours, native[n]) for n in features]
+    rows.append(PlanRow("labels", len(labelled), label_s / 3600, size(label_s, 25.0, LABEL_BYTES)))
+    ticks = size(total, clock_hz, TICK_BYTES) * len(features)
+    aligned_jobs = len(people) * len(features) + 2 * len(sessions)
+    rows.append(PlanRow("aligned", aligned_jobs, hours, sum(native.values()) + ticks))
+    rows.append(PlanRow("qc", len(sessions) + 1, hours, 0.0))
+    for name, run in (runs or {}).items():
+        # Statistics once, training per seed, prediction and score per seed and data set, curves.
+        jobs = 1 + run.seeds * (1 + run.predicted + run.scored) + run.scored
+        left = run.seeds * run.predicted_hours * 3600 * frame_rate_hz * PREDICTION_BYTES / GB
+        rows.append(PlanRow(f"run: {name}", jobs, run.predicted_hours, left))
+    if tables:
+        rows.append(PlanRow("tables", tables, 0.0, 0.0))
+    return rows
+
+
+def dense_gigabytes(seconds: float, features: Mapping[str, FeatureSize], clock_hz: float) -> float:
+    """What the same features would take as a float32 table at the clock's rate."""
+    return seconds * clock_hz * sum(f.dim for f in features.values()) * 4 / GB
+
+
+def format_plan(
+    rows: Sequence[PlanRow],
+    participants: Sequence[Participant] = (),
+    dense_gb: float | None = None,
+) -> str:
+    """The plan as text: one line per stage, the sum, and who is in it."""
+    width = max([len(r.stage) for r in rows] + [5])
+    lines = [f"{'stage':<{width}} {'jobs':>7} {'media h':>9} {'GB':>9}"]
+    for r in rows:
+        lines.append(f"{r.stage:<{width}} {r.jobs:>7} {r.hours:>9.2f} {_gigabytes(r):>9}")
+    total = PlanRow("sum", sum(r.jobs for r in rows), 0.0, sum(r.gigabytes for r in rows))
+    lines.append(f"{'sum':<{width}} {total.jobs:>7} {'':>9} {_gigabytes(total):>9}")
+    if dense_gb is not None:
+        lines.append(f"(the aligned features as a dense float32 table would be {dense_gb:.2f} GB)")
+    people = [p for p in participants if not p.exclude]
+    if people:
+        sessions = len({(p.dataset, p.session) for p in people})
+        left_out = len(participants) - len(people)
+        lines.append(
+            f"{len(people)} participants in {sessions} sessions"
+            f" ({sum(bool(p.labels) for p in people)} with labels), {left_out} excluded"
+        )
+    return "\n".join(lines)
+
+
+def _gigabytes(row: PlanRow) -> str:
+    if row.gigabytes == 0:
+        return "-"
+    return f"{row.gigabytes:.2f}" if row.gigabytes >= 0.01 else "< 0.01"
+
+
+def feature_sizes(settings: Mapping[str, Mapping]) -> dict[str, FeatureSize]:
+    """Sizes of the enabled features of the config's `features` section.
+
+    wav2vec2 and CLIP: by the checkpoint's config where it is a local folder, else 1024 and 512.
+    """
+    sizes = {}
+    for name, s in settings.items():
+        if not s.get("enabled", True):
+            continue
+        rate = {"egemaps": 25.0, "egemaps_lld": 100.0, "wav2vec2": 50.0}.get(name, VIDEO_HZ)
+        dim = {"egemaps": 88, "egemaps_lld": 25, "flow_magnitude": 33}.get(name)
+        if name == "flow":
+            # Mean u, v and the orientation bins, per cell.
+            dim = s["grid"] ** 2 * (2 + s["bins"])
+        elif name == "wav2vec2":
+            dim = _checkpoint_value(s, "config.json", ("hidden_size",), 1024)
+        elif name == "clip_face":
+            where = ("model_cfg", "embed_dim")
+            dim = _checkpoint_value(s, "open_clip_config.json", where, 512)
+        sizes[name] = FeatureSize(int(dim or 512), rate, 2 if s["dtype"] == "float16" else 4)
+    return sizes
+
+
+def _checkpoint_value(settings: Mapping, file: str, keys: tuple[str, ...], default: int) -> int:
+    folder = (settings.get("weights") or {}).get("directory")
+    path = Path(folder or "") / file
+    if not folder or not path.is_file():
+        return default
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        for key in keys:
+            value = value[key]
+        return int(value)
+    except (ValueError, KeyError, TypeError) as e:
+        raise InputError(
+            f"{path} does not state {'.'.join(keys)}", "copy the checkpoint again"
+        ) from e
+
+
+def study_plan(study) -> str:
+    """Plan of a study (workflow/study.py) as text."""
+    config = study.config
+    demo = config["demo"]
+    everyone = [*study.participants, *study.excluded]
+    durations = media_durations(study.participants, demo["seconds"] if demo else None)
+    features = feature_sizes(study.features)
+    runs = {}
+    for name, run in study.runs.items():
+        evaluated = set(run.evaluate)
+        seconds = sum(
+            durations[p.dataset, p.session, p.role]
+            for p in study.participants
+            if f"{p.dataset}/{p.split}" in evaluated
+        )
+        datasets = study.datasets(run)
+        scored = sum(bool(study.labelled(study.evaluated(run, d))) for d in datasets)
+        runs[name] = RunSize(len(run.seeds), len(datasets), scored, seconds / 3600)
+    clock_hz = float(config["clock"]["rate_hz"])
+    rows = plan(everyone, durations, features, runs, len(study.tables), clock_hz)
+    dense = dense_gigabytes(sum(durations.values()), features, clock_hz)
+    return format_plan(rows, everyone, dense)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m workflow.plan",
+        description="Print hours of media, jobs and expected gigabytes per stage; runs nothing.",
+    )
+    parser.add_argument("--configfile", nargs="*", default=[], help="presets on top of config.yaml")
+    parser.add_argument("--media-root", metavar="DIR", help="overrides the config's media_root")
+    parser.set_defaults(log=None)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    def work(args: argparse.Namespace) -> None:
+        from workflow.config import load_config
+        from workflow.study import Study
+
+        config = load_config(args.configfile)
+        if args.media_root:
+            config["media_root"] = args.media_root
+        print(study_plan(Study(config)))
+
+    return run_job("workflow.plan", build_parser(), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
