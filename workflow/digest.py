@@ -1,6 +1,7 @@
 """What a person reads last: the table after a run, the digest of failures after a broken one."""
 
 import re
+import shutil
 from pathlib import Path
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -8,19 +9,20 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 def summary(study) -> str:
     """CCC tables in plain text and where everything lies."""
-    from evaluation.tables import show
+    from evaluation.render import to_terminal
 
+    width = shutil.get_terminal_size((120, 40)).columns
     parts = []
     for name in study.tables:
         path = Path(study.results) / "tables" / name / "ccc.csv"
-        if path.exists():
-            parts.append(f"\n{show(path)}")
-            parts.append(f"tables   {path.parent}/ccc.{{csv,md,tex}}")
+        try:
+            parts.append("\n" + to_terminal(path.read_text(encoding="utf-8"), width))
+        except (OSError, KeyError, ValueError, TypeError, IndexError):
+            parts.append(f"\n{path} cannot be shown")
+        parts.append(f"tables   {path.parent}/ccc.{{csv,md,tex}}")
     parts.append(f"curves   {study.results}/curves/<run>/<dataset>.png")
     parts.append(f"quality  {study.results}/qc/qc.tsv")
-    parts.append(
-        f"report   {study.results}/report.zip (snakemake --report {study.results}/report.zip)"
-    )
+    parts.append(f"report   snakemake --report {study.results}/report.zip")
     return "\n".join(parts)
 
 

@@ -10,17 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from corpora.demo import weights_files
 from corpora.sheet import Participant, read_sheet
 from runtime import InputError
 from workflow.config import check_config, merge
 from workflow.fingerprint import fingerprint
 
 NOT_NUMBERS = ("enabled", "align", "weights")
-# Files of a checkpoint folder: Hugging Face save_pretrained, open_clip's local directory.
-WEIGHTS_FILES = {
-    "wav2vec2": ("config.json", "model.safetensors", "preprocessor_config.json"),
-    "clip_face": ("open_clip_config.json", "open_clip_model.safetensors"),
-}
 
 
 def options(settings: dict) -> str:
@@ -276,7 +272,7 @@ class Study:
             return []
         folder = Path(self.weights_folder(feature))
         if weights.get("random") is not None:
-            return [str(folder / name) for name in WEIGHTS_FILES[feature]]
+            return [str(folder / name) for name in weights_files(feature)]
         files = sorted(
             str(p) for p in folder.glob("*") if p.suffix in (".json", ".safetensors", ".txt")
         )
@@ -316,14 +312,14 @@ class Study:
     def table_options(self, table: str) -> str:
         """Command-line options of a table."""
         t = self.tables[table]
-        selected = [name for name in t["runs"] if self.runs[name].reads_validation]
+        selected = [f"{name}=best_val" for name in t["runs"] if self.runs[name].reads_validation]
         return options(
             {
                 "runs": t["runs"],
                 "columns": self.columns(t),
                 "reported": "evaluation/reported.yaml" if t.get("reported") else None,
-                "best_val": selected or None,
-                "bootstrap": t.get("bootstrap", 1000),
+                "selection": selected or None,
+                "resamples": t.get("bootstrap", 1000),
                 "note": t.get("note"),
                 "out_dir": f"{self.results}/tables/{table}",
             }

@@ -7,11 +7,12 @@ sys.path.insert(0, workflow.basedir)
 
 from snakemake.exceptions import WorkflowError
 
+from corpora.demo import session_files, weights_files
 from runtime import InputError
 from runtime.device import gpus_visible
 from workflow.digest import digest, summary
 from workflow.versions import warn_about_versions
-from workflow.study import WEIGHTS_FILES, Study, options
+from workflow.study import Study, options
 
 try:
     study = Study(config)
@@ -42,7 +43,7 @@ def audio_of(wildcards):
 
 
 def channel_of(wildcards):
-    return options({"channel": study.participant(wildcards).audio_channel})
+    return options({"audio_channel": study.participant(wildcards).audio_channel})
 
 
 def labels_of(wildcards):

@@ -1,6 +1,5 @@
 # Recordings. Real ones are there already; the demo corpus is generated, session by session.
 if study.config["demo"] is not None:
-    from corpora.demo.composition import session_files
 
     def demo_files(dataset, session):
         root = study.config["media_root"]
@@ -18,7 +17,7 @@ if study.config["demo"] is not None:
             output:
                 demo_files(dataset, session),
             params:
-                fingerprint=study.fingerprint("corpora.demo.generate", study.config["demo"]),
+                fingerprint=study.fingerprint("corpora.demo.session", study.config["demo"]),
                 options=options(
                     {"dataset": dataset, "session": session, "out": study.config["media_root"]}
                     | {"seed": study.config["demo"]["seed"], "seconds": study.config["demo"]["seconds"]}
@@ -38,7 +37,7 @@ for feature, seed in study.random_weights().items():
         name:
             f"random_weights_{feature}"
         output:
-            [f"<results>/weights/{feature}/{name}" for name in WEIGHTS_FILES[feature]],
+            [f"<results>/weights/{feature}/{name}" for name in weights_files(feature)],
         params:
             fingerprint=study.fingerprint("corpora.demo.weights", {"seed": seed}),
             options=options(

@@ -52,7 +52,7 @@ rule table:
     message:
         "table {wildcards.table}"
     shell:
-        "python -m evaluation.tables make --scores {input:q} {params.options} --log {log:q}"
+        "python -m evaluation.tables --scores {input:q} {params.options} --log {log:q}"
 
 
 rule curves:
