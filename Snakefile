@@ -52,6 +52,7 @@ include: "workflow/rules/extractors.smk"
 include: "workflow/rules/alignment.smk"
 include: "workflow/rules/model.smk"
 include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/evidence.smk"
 
 
 onstart:

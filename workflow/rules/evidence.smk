@@ -1,0 +1,64 @@
+# The ceiling of a generated corpus: what a model would score that knew every latent. Asked for by
+# the target `evidence` only; the truth lies in a tree of its own that no training rule reads.
+if study.config["demo"] is not None:
+
+    def oracle_files(wildcards):
+        root = study.config["media_root"]
+        return [
+            f"{root}/{session_files(p.dataset, p.session)[p.role]['oracle']}"
+            for p in study.participants
+            if p.dataset == wildcards.dataset
+        ]
+
+    def oracle_specs(wildcards):
+        return study.labelled_specs(
+            s for s in study.set_names() if s.split("/")[0] == wildcards.dataset
+        )
+
+    rule oracle:
+        input:
+            oracle_files,
+        output:
+            "<results>/predictions/oracle/seed-0/{dataset}.h5",
+        params:
+            fingerprint=study.fingerprint("evaluation.oracle"),
+            options=lambda w: options(
+                {"corpus": study.config["media_root"], "sessions": oracle_specs(w)}
+            ),
+        log:
+            "<logs>/oracle/{dataset}.log",
+        conda:
+            "../../envs/media.yaml"
+        message:
+            "oracle of {wildcards.dataset}"
+        shell:
+            "python -m evaluation.oracle {params.options} --out {output:q} --log {log:q}"
+
+    rule score_oracle:
+        input:
+            lambda w: study.label_files(
+                s for s in study.set_names() if s.split("/")[0] == w.dataset
+            ),
+            predictions="<results>/predictions/oracle/seed-0/{dataset}.h5",
+        output:
+            "<results>/scores/oracle/seed-0/{dataset}.json",
+        params:
+            fingerprint=study.fingerprint("evaluation.score"),
+            options=lambda w: options({"sessions": oracle_specs(w), "results": study.results}),
+        log:
+            "<logs>/score/oracle.{dataset}.log",
+        conda:
+            "../../envs/media.yaml"
+        message:
+            "scoring the oracle on {wildcards.dataset}"
+        shell:
+            "python -m evaluation.score --predictions {input.predictions:q} {params.options}"
+            " --out {output:q} --log {log:q}"
+
+    rule evidence:
+        input:
+            [path for run in study.runs.values() for path in study.score_files(run)],
+            [
+                f"{study.results}/scores/oracle/seed-0/{dataset}.json"
+                for dataset in dict.fromkeys(p.dataset for p in study.participants)
+            ],
