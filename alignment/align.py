@@ -15,7 +15,8 @@ from alignment.resample import index_map, to_ticks
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
-from store.features import check_features, open_hdf5
+from store.features import check_features
+from store.hdf5 import open_hdf5
 from store.sidecar import write_sidecar
 
 log = get_logger("align")

@@ -24,8 +24,8 @@ import numpy as np
 
 from alignment.resample import HALF_WIDTH_HOPS, METHODS, goes_down, interpolate, lowpass, to_ticks
 from runtime import InputError
-from store.atomic import atomic_path
-from store.features import REQUIRED_ATTRIBUTES, open_hdf5
+from store.features import REQUIRED_ATTRIBUTES
+from store.hdf5 import create_hdf5, open_hdf5
 
 SCHEMA_VERSION = 1
 ALIGNED_ATTRIBUTES = (
@@ -69,13 +69,15 @@ def write_aligned(
     native_time (T,) session seconds; row, weight (N,) from `resample.index_map`.
     """
     rows, dim = source.shape
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as f:
+    with create_hdf5(path) as new:
+        f = new.file
         values = f.create_dataset("values", (rows, dim), source.dtype)
         step = max(1, BLOCK_BYTES // (dim * source.dtype.itemsize))
         for start in range(0, rows, step):
             with reading(source.file.filename):
                 block = source[start : start + step]
             values[start : start + step] = block
+            new.check()
         for name, data in (("native_time", native_time), ("row", row), ("weight", weight)):
             f.create_dataset(
                 name,

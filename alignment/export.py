@@ -21,8 +21,8 @@ import numpy as np
 from alignment.aligned import AlignedFeature, reading, remake
 from runtime import InputError, progress
 from runtime.job import add_job_arguments, run_job
-from store.atomic import atomic_path
-from store.features import open_hdf5, read_features
+from store.features import read_features
+from store.hdf5 import create_hdf5, open_hdf5
 
 BLOCK_TICKS = 8192
 DTYPES = ("float32", "float16")
@@ -55,7 +55,8 @@ def export(index: str | Path, out: str | Path, dtype: str = "float32") -> None:
     kind = np.dtype(dtype)
     with open_hdf5(index) as f, reading(index):
         time = f["time"][()]
-    with atomic_path(out) as temporary, h5py.File(temporary, "w") as f:
+    with create_hdf5(out) as new:
+        f = new.file
         for name in sorted(attributes):
             f.attrs[name] = attributes[name]
         _put(f, "time", time)
@@ -67,6 +68,7 @@ def export(index: str | Path, out: str | Path, dtype: str = "float32") -> None:
                 _put(f, name + "_time", labels.time)
             else:
                 _dense(f, name, path, len(time), kind)
+            new.check()
 
 
 def _put(f: h5py.File, name: str, data: np.ndarray) -> None:

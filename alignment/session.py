@@ -21,7 +21,7 @@ import numpy as np
 from alignment.clock import read_clock
 from runtime import InputError
 from runtime.job import add_job_arguments, run_job
-from store.atomic import atomic_path
+from store.hdf5 import create_hdf5
 
 SCHEMA_VERSION = 1
 
@@ -92,7 +92,8 @@ def write_index(
         if not path.is_file():
             raise InputError(f"{path} does not exist", "run the workflow; it makes the file")
     folder = os.path.abspath(Path(out).parent)
-    with atomic_path(out) as temporary, h5py.File(temporary, "w") as f:
+    with create_hdf5(out) as new:
+        f = new.file
         time = np.arange(axis.n_ticks) / axis.rate_hz
         f.create_dataset(
             "time",
