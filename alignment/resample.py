@@ -166,6 +166,7 @@ def lowpass_taps(
     p0 = np.where(p0 > 0, p0, 1.0)
     spread = p2 - p1**2 / p0
     solvable = spread > 1e-9 * p0 * half**2
+    dense &= solvable | (np.abs(drift) <= SNAP_TICKS * hop)  # a lone row beside the tick: no filter
     slope = np.where(solvable, drift / np.where(solvable, spread, 1.0), 0.0)
     taps -= bump * slope[:, None] * (distance - (p1 / p0)[:, None])
     return index, taps, dense
