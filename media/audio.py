@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import av
 import numpy as np
 
+from media.complete import check_complete, check_streams, stated_duration
 from media.container import open_media, start_time
-from media.video import check_complete, stated_duration
 from runtime import InputError, get_logger
 
 log = get_logger("media")
@@ -28,33 +28,13 @@ CHUNK = 1 << 16
 
 def audio_stream(container: "av.container.InputContainer", path) -> "av.audio.stream.AudioStream":
     """First audio stream; InputError when there is none."""
+    check_streams(container, path)
     if not container.streams.audio:
         raise InputError(
             f"{path} has no audio stream",
             "name a file with sound in the column `audio`, or exclude the participant in the sheet",
         )
     return container.streams.audio[0]
-
-
-def wav_stated_s(path) -> float | None:
-    """Seconds that a RIFF header promises (FFmpeg trusts the file's size instead); None if unknown."""
-    with open(path, "rb") as f:
-        head = f.read(12)
-        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-            return None
-        bytes_per_s = 0
-        while len(header := f.read(8)) == 8:
-            name, size = header[:4], int.from_bytes(header[4:], "little")
-            if name == b"data":
-                # 0 and the maximum stand for "not known when the recording began".
-                known = bytes_per_s and 0 < size < 0xFFFFFF00
-                return size / bytes_per_s if known else None
-            if name == b"fmt ":
-                content = f.read(size + size % 2)
-                bytes_per_s = int.from_bytes(content[8:12], "little")
-            else:
-                f.seek(size + size % 2, os.SEEK_CUR)
-    return None
 
 
 def samples_of(frame: "av.AudioFrame") -> np.ndarray:
@@ -119,9 +99,7 @@ class AudioStream:
         with open_media(self.path) as container:
             stream = audio_stream(container, self.path)
             zero = start_time(container)
-            stated = stated_duration(stream, container)
-            if container.format.name == "wav":
-                stated = wav_stated_s(self.path)
+            stated = stated_duration(self.path, container, stream)
             position = 0  # samples given out at the native rate
             shape = None
             for frame in self._frames(container, stream):

@@ -18,13 +18,12 @@ import numpy as np
 
 from corpora.label_csv import read_labels
 from media.audio import audio_blocks
+from media.complete import check_complete, check_streams, stated_duration, stated_end
 from media.container import open_media, start_time
 from media.video import (
-    check_complete,
     display_matrix,
     parse_roi,
     rotation_of,
-    stated_duration,
     video_frames,
     video_stream,
 )
@@ -82,6 +81,7 @@ def probe(path: str | Path) -> MediaInfo:
     (up to 0.1 s more than the decoded sound where the codec pads).
     """
     with open_media(path) as container:
+        check_streams(container, path)
         pictures = [
             s
             for s in container.streams.video
@@ -93,8 +93,10 @@ def probe(path: str | Path) -> MediaInfo:
                 f"{path} holds neither video nor audio",
                 "correct the path in the sessions sheet, or exclude the participant",
             )
+        selected = pictures[:1] + sounds[:1]
         times, audio_end = _packet_times(path, container, pictures[:1], sounds[:1])
-        stated = [stated_duration(s, container) for s in (pictures[:1] + sounds[:1])]
+        stated = [stated_duration(path, container, s) for s in selected]
+        whole = stated_end(container) if len(selected) == len(container.streams) else None
     video = _video_info(path, times, stated[0]) if pictures else None
     audio = None
     if sounds:
@@ -108,6 +110,7 @@ def probe(path: str | Path) -> MediaInfo:
         check_complete(path, "audio", stated[-1], audio.duration_s, 0.0)
     ends = [audio.start_s + audio.duration_s] if audio else []
     ends += [video.first_s + video.duration_s] if video else []
+    check_complete(path, "recording", whole, max(ends), 0.0)
     return MediaInfo(round(max(ends), 6), video, audio)
 
 

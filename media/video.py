@@ -16,16 +16,11 @@ import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 
+from media.complete import check_complete, check_streams, stated_duration
 from media.container import open_media, start_time
 from runtime import InputError, get_logger
 
 log = get_logger("media")
-
-# A stream may end this much before its header says without counting as truncated: decoders and
-# muxers disagree about the last frames.
-TRUNCATION_TOLERANCE_S = 0.25
-# Containers whose header states a duration (others only estimate it from the bit rate).
-STATED_DURATION = ("mov", "matroska", "avi", "wav", "w64", "flac")
 
 
 @dataclass
@@ -39,33 +34,13 @@ class VideoFrame:
 
 def video_stream(container: "av.container.InputContainer", path) -> "av.video.stream.VideoStream":
     """First video stream that is not cover art; InputError when there is none."""
+    check_streams(container, path)
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             return stream
     raise InputError(
         f"{path} has no video stream",
         "put a video file into the column `video`, or exclude the participant in the sheet",
-    )
-
-
-def stated_duration(stream, container) -> float | None:
-    """Seconds of a stream by the file's header; None when the container does not state them."""
-    if not any(name in container.format.name.split(",") for name in STATED_DURATION):
-        return None
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    if len(container.streams) == 1 and container.duration is not None:
-        return container.duration / av.time_base
-    return None
-
-
-def check_complete(path, what: str, stated_s: float | None, found_s: float, step_s: float) -> None:
-    """InputError when a stream ends well before the duration its header states."""
-    if stated_s is None or found_s >= stated_s - max(TRUNCATION_TOLERANCE_S, 3 * step_s):
-        return
-    raise InputError(
-        f"{path} is truncated: its {what} ends after {found_s:.2f} s, its header says {stated_s:.2f} s",
-        "copy the recording again; if it was never longer, remux it (ffmpeg -i IN -c copy OUT)",
     )
 
 
@@ -172,7 +147,7 @@ def video_frames(
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = threads
         zero = start_time(container)
-        stated = stated_duration(stream, container)
+        stated = stated_duration(path, container, stream)
         reformatter = VideoReformatter()  # one for all frames: making the converter costs time
         size, matrix = None, (1, 0, 0, 1)
         index, first, last, step, damaged = 0, 0.0, -np.inf, 0.0, 0
