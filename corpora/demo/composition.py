@@ -283,7 +283,7 @@ def sheet_rows(scale: str = "demo") -> list[dict[str, str]]:
                 age=person.age,
             )
             if person.empty_seat:
-                row.update(exclude="yes", exclude_reason="empty seat: no audio")
+                row.update(exclude="yes", exclude_reason="no audio (empty seat?)")
             rows.append(row)
     return rows
 

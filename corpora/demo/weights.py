@@ -80,7 +80,9 @@ def _random_weights(model: torch.nn.Module, seed: int) -> None:
 def _wav2vec2(out: Path, seed: int) -> None:
     allow_torchvision_without_cuda()
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     torch.manual_seed(seed)  # for the parameters that keep the library's initial values
     model = Wav2Vec2Model(Wav2Vec2Config(**WAV2VEC2))
     _random_weights(model, seed)
