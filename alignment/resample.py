@@ -172,6 +172,19 @@ def lowpass_taps(
     return index, taps, dense
 
 
+def _weighted_sums(rows: np.ndarray, index: np.ndarray, taps: np.ndarray) -> np.ndarray:
+    """Sums (n, D) of rows (T, D) with weights taps (n, K) at index (n, K), row after row.
+
+    A sparse product adds strictly in the order of the rows, so a sum does not depend on what else
+    is asked for, as a dense one would.
+    """
+    from scipy.sparse import csr_array
+
+    used = taps != 0
+    ends = np.concatenate([[0], np.cumsum(used.sum(axis=1))])
+    return csr_array((taps[used], index[used], ends), shape=(len(taps), len(rows))) @ rows
+
+
 def lowpass(
     rows: np.ndarray,
     position: np.ndarray,
@@ -189,18 +202,20 @@ def lowpass(
     `rows` may be a slab of the recording if it holds every row within HALF_WIDTH_HOPS of the
     centres and one more on each side; then the result does not depend on the slab.
     """
-    out = interpolate(rows, row, weight)
+    out = np.full((len(row), rows.shape[1]), np.nan, np.float32)
     ok = np.flatnonzero(row >= 0)
     if len(ok) == 0:
         return out
-    run = runs(position, np.isfinite(rows).all(axis=1), max_gap)
+    clean = rows.astype(np.float32)
+    known = np.isfinite(clean).all(axis=1)
+    clean[~known] = 0.0
+    run = runs(position, known, max_gap)
     at = row[ok]
     centre = position[at] if method == "hold" else tick[ok].astype(np.float64)
     index, taps, dense = lowpass_taps(position, run, centre, run[at], hop)
-    clean = np.nan_to_num(rows, nan=0.0).astype(np.float32, copy=False)
-    taps = taps.astype(np.float32)
-    total = np.zeros((len(ok), rows.shape[1]), np.float32)
-    for j in range(taps.shape[1]):
-        total += taps[:, j, None] * clean[index[:, j]]
+    total = _weighted_sums(clean, index, taps.astype(np.float32))
     out[ok[dense]] = total[dense]
+    if not dense.all():
+        sparse = ok[~dense]
+        out[sparse] = interpolate(rows, row[sparse], weight[sparse])
     return out
