@@ -13,7 +13,6 @@ decoded in a background thread while the model computes.
 """
 
 import argparse
-import json
 import logging
 import queue
 import sys
@@ -26,55 +25,23 @@ import numpy as np
 
 from extractors.crops import read_crops
 from extractors.face_track import FaceTrack, read_track
+from extractors.weights import resolve
 from runtime import InputError, progress
 from runtime.device import describe_device, limit_threads, pick_device
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
 from runtime.torchvision_cpu import allow_torchvision_without_cuda
 from store.features import FeatureAttributes, FeatureWriter
-from store.sidecar import sha256, write_sidecar
+from store.sidecar import write_sidecar
 
 PACKAGES = ["av", "h5py", "numpy", "open_clip_torch", "pillow", "torch", "torchvision"]
 CONFIG_NAME = "open_clip_config.json"
-# Safetensors names that open_clip itself looks for, in its order.
-WEIGHT_NAMES = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "model.safetensors",
-)
+WEIGHTS_NAME = "open_clip_model.safetensors"
 PURE = {"fp32": "fp32", "bf16": "pure_bf16", "fp16": "pure_fp16"}
 # The text tower is never called; this is the smallest that open_clip builds.
 NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 READ_AHEAD = 2
 ROWS = 2048
-
-
-def weights_folder(weights: str | Path) -> Path:
-    """The folder that `--weights` means: itself, or the one a manifest (.json) names."""
-    path = Path(weights)
-    if path.suffix == ".json" and path.is_file():
-        try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            return Path(manifest["folder"])
-        except (ValueError, KeyError, TypeError) as e:
-            raise InputError(
-                f"{path} is not a weights manifest ({type(e).__name__}: {e})",
-                f"delete it and run again, it will be remade: rm '{path}'",
-            ) from e
-    return path
-
-
-def find_checkpoint(folder: Path) -> Path:
-    """The safetensors file of an open_clip folder; InputError names what is missing."""
-    layout = f"put {CONFIG_NAME} and {WEIGHT_NAMES[0]} there, or name another weights folder"
-    if not folder.is_dir():
-        raise InputError(f"clip_face: the weights folder {folder} does not exist", layout)
-    if not (folder / CONFIG_NAME).is_file():
-        raise InputError(f"clip_face: {folder} holds no {CONFIG_NAME}", layout)
-    for name in WEIGHT_NAMES:
-        if (folder / name).is_file():
-            return folder / name
-    raise InputError(f"clip_face: {folder} holds no {WEIGHT_NAMES[0]}", layout)
 
 
 class ImageTower:
@@ -86,7 +53,6 @@ class ImageTower:
 
     def __init__(self, folder: str | Path, precision: str = "fp32", device: str = "cpu"):
         folder = Path(folder)
-        checkpoint = find_checkpoint(folder)
         allow_torchvision_without_cuda()
         import open_clip
         import torch
@@ -113,7 +79,7 @@ class ImageTower:
         finally:
             logging.disable(disabled)
         self.visual = model.visual.eval().requires_grad_(False)
-        self._load(checkpoint)
+        self._load(folder / WEIGHTS_NAME)
         cfg = self.visual.preprocess_cfg
         self._transform = open_clip.transform.image_transform_v2(
             open_clip.transform.PreprocessCfg(**cfg), is_train=False
@@ -134,7 +100,7 @@ class ImageTower:
             with safe_open(checkpoint, framework="pt") as file:
                 state = {
                     k[len(prefix) :]: file.get_tensor(k)
-                    for k in file.keys()
+                    for k in file.keys()  # noqa: SIM118 - a safetensors file is no dict
                     if k.startswith(prefix)
                 }
             self.visual.load_state_dict(state, strict=True)
@@ -249,12 +215,10 @@ def extract_clip_face(
     if batch_size < 1:
         raise InputError(f"clip_face: batch size {batch_size}", "choose a batch size of 1 or more")
     track = read_track(faces)
-    folder = weights_folder(weights)
-    checkpoint = find_checkpoint(folder)
+    checkpoint = resolve(weights, "clip_face")
     device = str(pick_device())
-    tower = ImageTower(folder, precision, device)
     limit_threads(threads)
-    digest = sha256(checkpoint)
+    tower = ImageTower(checkpoint.directory, precision, device)
     attributes = FeatureAttributes(
         feature="clip_face",
         native_rate_hz=track.rate_hz,
@@ -262,8 +226,8 @@ def extract_clip_face(
         hop_s=track.hop_s,
         dim_names=[f"clip_{i}" for i in range(tower.dim)],
         extractor="extractors.clip_face",
-        model_id=folder.name,
-        model_revision=digest[:12],
+        model_id=checkpoint.model_id,
+        model_revision=checkpoint.model_revision,
         precision=precision,
         fingerprint=fingerprint,
         extra={"normalized": False},
@@ -284,8 +248,8 @@ def extract_clip_face(
         write_rows(writer, track, done, len(track))
     write_sidecar(
         out,
-        inputs={"faces": faces, "crops": crops, "config": folder / CONFIG_NAME},
-        settings={"precision": precision, "dtype": dtype, "weights_sha256": digest},
+        inputs={"faces": faces, "crops": crops},
+        settings={"precision": precision, "dtype": dtype, "weights": checkpoint.settings},
         fingerprint=fingerprint,
         packages=PACKAGES,
         command=command,

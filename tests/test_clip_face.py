@@ -186,12 +186,12 @@ def test_wrong_input_is_named_and_leaves_nothing(tmp_path, weights, role):
     fails("does not exist", weights=tmp_path / "nowhere")
     empty = tmp_path / "empty"
     empty.mkdir()
-    fails("open_clip_config.json", weights=empty)
+    fails("no .safetensors", weights=empty)
     (empty / "open_clip_config.json").write_bytes((weights / "open_clip_config.json").read_bytes())
     (empty / "open_clip_pytorch_model.bin").write_bytes(b"a pickle")
-    fails("open_clip_model.safetensors", weights=empty)
+    fails("pickle, refused", weights=empty)
     (empty / "open_clip_model.safetensors").write_bytes(b"no weights")
-    fails("does not hold the image tower", weights=empty)
+    fails("damaged", weights=empty)
     other = json.loads((weights / "open_clip_config.json").read_text())
     other["model_cfg"]["vision_cfg"]["layers"] = 3
     (empty / "open_clip_config.json").write_text(json.dumps(other))
