@@ -46,5 +46,14 @@ def open_media(path: str | os.PathLike) -> "av.container.InputContainer":
 
 
 def start_time(container: "av.container.InputContainer") -> float:
-    """Container start in seconds (0 when unknown): time zero of the recording."""
-    return 0.0 if container.start_time is None else container.start_time / av.time_base
+    """Container start in seconds (0 when unknown): time zero of the recording.
+
+    FFmpeg rounds it to microseconds; the start of the stream it came from is exact.
+    """
+    if container.start_time is None:
+        return 0.0
+    rounded = container.start_time / av.time_base
+    starts = [
+        float(s.start_time * s.time_base) for s in container.streams if s.start_time is not None
+    ]
+    return min((s for s in starts if abs(s - rounded) <= 1e-6), default=rounded)

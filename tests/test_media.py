@@ -218,6 +218,31 @@ def test_late_track_inside_a_video_keeps_its_start(tmp_path):
         assert stream.start_s == pytest.approx(1.25, abs=0.065)
 
 
+@pytest.mark.parametrize(
+    "name, codec",
+    [("a.mp3", "libmp3lame"), ("a.m4a", "aac"), ("a.ogg", "libopus"), ("a.flac", "flac")],
+)
+def test_compressed_sound_starts_at_zero(tmp_path, name, codec):
+    # Encoders put silence first (MP3 1105 samples, AAC 1024); readers must take it off again.
+    rate = 48000
+    x = np.random.default_rng(0).normal(size=3 * rate) * 0.01
+    x[72000:72024] += 0.9
+    with av.open(str(tmp_path / name), "w") as container:
+        sound = container.add_stream(codec, rate=rate, layout="mono")
+        to_codec = av.AudioResampler(
+            sound.codec_context.format, "mono", rate, sound.codec_context.frame_size or 1024
+        )
+        frame = av.AudioFrame.from_ndarray(x[None].astype(np.float32), "flt", "mono")
+        frame.sample_rate, frame.pts = rate, 0
+        for piece in [*to_codec.resample(frame), *to_codec.resample(None)]:
+            container.mux(sound.encode(piece))
+        container.mux(sound.encode())
+    stream, y = joined(tmp_path / name)
+    assert stream.start_s == 0.0
+    assert np.argmax(np.abs(y)) / 16000 == pytest.approx(1.50025, abs=5e-4)
+    assert len(y) == pytest.approx(48000, abs=1024)
+
+
 def test_gap_in_the_track_is_filled_and_reported(tmp_path):
     path = tmp_path / "gap.mkv"
     with av.open(str(path), "w") as container:
