@@ -24,11 +24,12 @@ class Chunk:
 
 
 def plan(n_frames: int, length: int, context: int) -> list[Chunk]:
-    """Chunks of `length` frames that overlap by twice `context` and cover n_frames.
+    """Chunks of at most `length` frames that overlap by at least twice `context` and cover n_frames.
 
-    All chunks have the same length (one chunk of n_frames if that is shorter): the last one is moved
-    back to end with the recording. A frame is taken from the chunk in which it lies farthest from
-    an edge; the two ends of the recording are no edges; on a tie the earlier chunk gives it.
+    As few chunks as possible, all of the same length, evenly spread: no short remainder that would
+    need padding or see little context, and next to no frame computed more often than the overlap
+    asks for. A frame is taken from the chunk in which it lies farthest from an edge; the two ends
+    of the recording are no edges; on a tie the earlier chunk gives it.
 
     Raises InputError when the context leaves nothing of a chunk.
     """
@@ -39,7 +40,9 @@ def plan(n_frames: int, length: int, context: int) -> list[Chunk]:
         )
     if n_frames <= length:
         return [Chunk(0, n_frames, 0, n_frames)]
-    starts = list(range(0, n_frames - length, length - 2 * context)) + [n_frames - length]
+    count = -(-(n_frames - 2 * context) // (length - 2 * context))
+    length = -(-(n_frames + 2 * context * (count - 1)) // count)
+    starts = [i * (n_frames - length) // (count - 1) for i in range(count)]
     # Frame f is as far from the right edge of one chunk as from the left edge of the next at
     # f - next = previous + length - 1 - f; the earlier one keeps the middle.
     borders = [

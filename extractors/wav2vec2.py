@@ -5,9 +5,9 @@ Any encoder that transformers' AutoModel loads from a local folder and that work
 
 Long audio goes through the model in overlapping chunks of equal length that start on the model's
 own frame grid, so frame count and time stamps are those of one full pass; each frame comes from the
-chunk in which it lies farthest from an edge (extractors/chunks.py). The last chunk is moved back so
-that it ends with the audio: there is no padding, hence no attention mask, and values do not depend on
-the batch size. A recording shorter than a chunk is one full pass. Input normalisation, where the
+chunk in which it lies farthest from an edge (extractors/chunks.py). The chunks are spread so that the
+last one ends with the audio: there is no padding, hence no attention mask, and values do not depend
+on the batch size. A recording shorter than a chunk is one full pass. Input normalisation, where the
 model's feature extractor asks for it, uses mean and variance of the whole file from a first pass
 over the audio. /time is the centre of a frame's receptive field.
 
@@ -149,7 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=-1,
         help="0: input of the first transformer layer; k: output of layer k; -1: the model's output",
     )
-    parser.add_argument("--chunk-s", type=float, default=CHUNK_S, help="seconds per chunk")
+    parser.add_argument("--chunk-s", type=float, default=CHUNK_S, help="longest chunk, seconds")
     parser.add_argument(
         "--context-s",
         type=float,
