@@ -5,7 +5,6 @@ The job graph, the fingerprints and Snakemake are the real ones; only the jobs' 
 """
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -114,15 +113,22 @@ def house(built, tmp_path) -> Path:
     return copy
 
 
+SIDE = (".crops.mkv", "history.jsonl", "ccc.md", "ccc.tex", "ccc.json", "sessions.csv", "metrics.csv")
+
+
 def stale(house: Path, *words: str) -> set[str]:
-    """First outputs (below results/) of the jobs that a dry run would start, without `all`."""
-    text = snakemake(house, "-n", *words)
-    jobs = set()
-    for block in re.split(r"(?m)^(?:local)?rule ", text)[1:]:
-        match = re.search(r"^    output: (\S+?)(?:,|$)", block, re.M)
-        if match:
-            jobs.add(match[1].removeprefix("results/"))
-    return jobs
+    """Main outputs (below results/) of the jobs that would run, by Snakemake's own summary."""
+    pending = set()
+    for line in snakemake(house, "--summary", *words).splitlines():
+        cells = line.split("\t")
+        if len(cells) >= 5 and cells[0].startswith("results/") and cells[-1] == "update pending":
+            pending.add(cells[0].removeprefix("results/"))
+    side = {p for p in pending if p.endswith(SIDE) or (p.startswith("qc/") and p.endswith(".png"))}
+    for path in pending:
+        stem, kind = os.path.splitext(path)
+        if kind in (".h5", ".safetensors"):
+            side.add(stem + ".json")
+    return pending - side
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -163,7 +169,8 @@ def downstream(runs, datasets=("noxi", "mpiigi"), seeds=None) -> set[str]:
 
 
 def trained(runs, seeds=None) -> set[str]:
-    return {f"runs/{r}/seed-{s}/model.safetensors" for r in runs for s in seeds or RUNS[r]}
+    models = {f"runs/{r}/seed-{s}/model.safetensors" for r in runs for s in seeds or RUNS[r]}
+    return models | {f"curves/{r}/training.png" for r in runs}
 
 
 def statistics(runs) -> set[str]:

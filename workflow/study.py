@@ -309,6 +309,10 @@ class Study:
             settings["validate"] = [self.spec(k) for k in self.sessions(r.validate)]
         return fingerprint("model.train", settings)
 
+    def score_settings(self) -> dict:
+        """Labels may outlast the predictions by what the media check lets through."""
+        return {"max_beyond_s": self.config["media"]["length_tolerance_s"]}
+
     def table_options(self, table: str) -> str:
         """Command-line options of a table."""
         t = self.tables[table]

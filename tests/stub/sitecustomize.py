@@ -8,7 +8,7 @@ import os
 import sys
 
 PACKAGES = ("alignment", "corpora", "evaluation", "extractors", "media", "model")
-SIDE_OUTPUTS = ("--crops", "--plot", "--history")
+SIDE_OUTPUTS = {"extractors.faces": "--crops", "alignment.qc": "--plot", "model.train": "--history"}
 
 
 def pretend() -> None:
@@ -24,10 +24,15 @@ def pretend() -> None:
         name, eq, value = word.partition("=")
         if name.startswith("--"):
             values[name] = value if eq else (words[i + 1] if i + 1 < len(words) else "")
-    outputs = [values[name] for name in ("--out", *SIDE_OUTPUTS) if values.get(name)]
+    outputs = [values[name] for name in ("--out", SIDE_OUTPUTS.get(module)) if values.get(name)]
     if "--out-dir" in values:
-        outputs += [os.path.join(values["--out-dir"], f"ccc.{kind}") for kind in ("csv", "md", "tex")]
-    outputs += [os.path.splitext(path)[0] + ".json" for path in outputs if path.endswith((".h5", ".safetensors"))]
+        names = ("ccc.csv", "ccc.md", "ccc.tex", "ccc.json", "sessions.csv", "metrics.csv")
+        outputs += [os.path.join(values["--out-dir"], name) for name in names]
+    outputs += [
+        os.path.splitext(path)[0] + ".json"
+        for path in outputs
+        if path.endswith((".h5", ".safetensors"))
+    ]
     for path in outputs:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w", encoding="utf-8") as f:

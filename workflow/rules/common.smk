@@ -78,7 +78,7 @@ def curves():
         for run in study.runs.values()
         for dataset in study.datasets(run)
         if study.labelled(study.evaluated(run, dataset))
-    ]
+    ] + [f"{study.results}/curves/{run}/training.png" for run in study.runs]
 
 
 def indexes():

@@ -6,9 +6,10 @@ rule score:
     output:
         "<results>/scores/{run}/seed-{seed}/{dataset}.json",
     params:
-        fingerprint=study.fingerprint("evaluation.score"),
+        fingerprint=study.fingerprint("evaluation.score", study.score_settings()),
         options=lambda w: options(
-            {
+            study.score_settings()
+            | {
                 "sessions": study.labelled_specs(study.evaluated(study.runs[w.run], w.dataset)),
                 "excluded": study.excluded_counts(w.dataset),
                 "results": study.results,
@@ -42,6 +43,9 @@ rule table:
             labels={"table": "{table}"},
         ),
         "<results>/tables/{table}/ccc.tex",
+        sessions="<results>/tables/{table}/sessions.csv",
+        metrics="<results>/tables/{table}/metrics.csv",
+        sidecar="<results>/tables/{table}/ccc.json",
     params:
         fingerprint=lambda w: study.fingerprint("evaluation.tables"),
         options=lambda w: study.table_options(w.table),
@@ -88,5 +92,30 @@ rule curves:
     shell:
         "python -m evaluation.curves predictions --predictions {input.predictions:q}"
         " {params.options} --out {output:q} --log {log:q}"
+
+
+rule training_curves:
+    input:
+        lambda w: [
+            f"{study.results}/runs/{w.run}/seed-{seed}/history.jsonl"
+            for seed in study.runs[w.run].seeds
+        ],
+    output:
+        report(
+            "<results>/curves/{run}/training.png",
+            caption="../report/curves.rst",
+            category="Training",
+            labels={"run": "{run}"},
+        ),
+    params:
+        fingerprint=study.fingerprint("evaluation.curves"),
+    log:
+        "<logs>/training_curves/{run}.log",
+    conda:
+        "../../envs/media.yaml"
+    message:
+        "training curves · {wildcards.run}"
+    shell:
+        "python -m evaluation.curves training --history {input:q} --out {output:q} --log {log:q}"
 
 

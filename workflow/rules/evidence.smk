@@ -43,8 +43,11 @@ if study.config["demo"] is not None:
         output:
             "<results>/scores/oracle/seed-0/{dataset}.json",
         params:
-            fingerprint=study.fingerprint("evaluation.score"),
-            options=lambda w: options({"sessions": oracle_specs(w), "results": study.results}),
+            fingerprint=study.fingerprint("evaluation.score", study.score_settings()),
+            options=lambda w: options(
+                study.score_settings()
+                | {"sessions": oracle_specs(w), "results": study.results}
+            ),
         log:
             "<logs>/score/oracle.{dataset}.log",
         conda:
