@@ -113,7 +113,15 @@ def house(built, tmp_path) -> Path:
     return copy
 
 
-SIDE = (".crops.mkv", "history.jsonl", "ccc.md", "ccc.tex", "ccc.json", "sessions.csv", "metrics.csv")
+SIDE = (
+    ".crops.mkv",
+    "history.jsonl",
+    "ccc.md",
+    "ccc.tex",
+    "ccc.json",
+    "sessions.csv",
+    "metrics.csv",
+)
 
 
 def stale(house: Path, *words: str) -> set[str]:
@@ -235,7 +243,12 @@ def test_clip_weights_file(house):
 
 
 def test_clip_model_from_a_hub(house):
-    weights = {"directory": None, "repository": "somebody/clip", "revision": "a" * 40}
+    weights = {
+        "directory": None,
+        "random": None,
+        "repository": "somebody/clip",
+        "revision": "a" * 40,
+    }
     configure(house, lambda c: c["features"]["clip_face"].update(weights=weights))
     assert stale(house) == clip_jobs() | {"weights/clip_face.json"}
 

@@ -78,6 +78,9 @@ class Study:
         for p in self.participants:
             self.by_session.setdefault((p.dataset, p.session), []).append(p)
         self.features = {n: s for n, s in config["features"].items() if s["enabled"]}
+        for name, settings in self.features.items():
+            if "weights" in settings:
+                self.weights_inputs(name)  # raises where no checkpoint can be found
         self.runs = self._runs()
         self.tables = {n: t for n, t in config["tables"].items() if t is not None}
         for name, table in self.tables.items():

@@ -78,7 +78,7 @@ rule labels:
 rule session:
     # An index for people and their notebooks; no later stage reads it.
     input:
-        lambda w: study.aligned([(w.dataset, w.session)], study.features),
+        lambda w: study.aligned([(w.dataset, w.session)], sorted(study.features)),
         clock="<results>/aligned/{dataset}/{session}/clock.json",
     output:
         "<results>/aligned/{dataset}/{session}.h5",
@@ -87,7 +87,7 @@ rule session:
         session=spec_of,
         options=lambda w: options(
             {
-                "features": list(study.features),
+                "features": sorted(study.features),
                 "labels_roles": [p.role for p in people_of(w) if p.labels],
                 "split": people_of(w)[0].split,
                 "results": study.results,
@@ -106,7 +106,7 @@ rule session:
 
 rule qc_session:
     input:
-        lambda w: study.aligned([(w.dataset, w.session)], study.features),
+        lambda w: study.aligned([(w.dataset, w.session)], sorted(study.features)),
         probes=probes_of,
         audio=lambda w: [p.audio or p.video for p in people_of(w)],
     output:
@@ -122,7 +122,7 @@ rule qc_session:
         session=spec_of,
         options=lambda w: options(
             {
-                "features": list(study.features),
+                "features": sorted(study.features),
                 "audio": [
                     f"{p.role}={p.audio or p.video}"
                     + (f"#{p.audio_channel}" if p.audio_channel is not None else "")
