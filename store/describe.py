@@ -89,6 +89,14 @@ def _describe_aligned(f: h5py.File) -> Iterator[str]:
     yield from _describe_rows(f, f["native_time"][()], f["row"][()] >= 0, "ticks")
 
 
+def _linked(group: h5py.Group, name: str) -> h5py.Group | None:
+    """What a link of an index leads to; None where the file is missing or damaged."""
+    try:
+        return group[name]
+    except (KeyError, OSError):
+        return None
+
+
 def _describe_session(f: h5py.File) -> Iterator[str]:
     a = f.attrs
     yield f"session     {a['dataset']}/{a['session']} ({a['split']})"
@@ -96,7 +104,7 @@ def _describe_session(f: h5py.File) -> Iterator[str]:
     for role in json.loads(a["roles"]):
         for name in f[role]:
             link = f[role].get(name, getlink=True)
-            state = "" if name in f[role] else "  MISSING"
+            state = "  MISSING" if _linked(f[role], name) is None else ""
             yield f"  {role}/{name:<20} -> {link.filename}{state}"
 
 
@@ -170,10 +178,11 @@ def _check_session(path: str | Path) -> list[str]:
         problems = []
         for role in json.loads(f.attrs["roles"]):
             for name in f[role]:
-                if name not in f[role]:
+                item = _linked(f[role], name)
+                if item is None:
                     target = f[role].get(name, getlink=True).filename
-                    problems.append(f"{role}/{name} points to {target}, which does not exist")
-                elif name != "engagement" and int(f[role][name].attrs["n_ticks"]) != n:
+                    problems.append(f"{role}/{name} points to {target}, which cannot be opened")
+                elif name != "engagement" and int(item.attrs["n_ticks"]) != n:
                     problems.append(f"{role}/{name} is on another clock")
         return problems
 
