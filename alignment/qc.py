@@ -183,6 +183,8 @@ def draw_timeline(
         extent=(0, n / rate_hz, len(timeline), 0),
     )
     axes.set_yticks(np.arange(len(timeline)) + 0.5, list(timeline))
+    for y in range(1, len(timeline)):
+        axes.axhline(y, color="white", linewidth=1.5)
     axes.set_xlabel("session time (s)")
     axes.set_title(title)
     figure.colorbar(image, ax=axes, label="share of valid ticks")
