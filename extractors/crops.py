@@ -24,7 +24,8 @@ from store.atomic import atomic_path
 
 CODEC, PIXELS = "libx264", "yuv420p"
 RATE = 25  # of the store's own time stamps, which are frame numbers
-OPTIONS = {"preset": "veryfast", "crf": "16", "threads": "1"}
+# Macroblock-tree rate control with B frames gives other bytes from run to run (x264 core 165).
+OPTIONS = {"preset": "veryfast", "crf": "16", "x264-params": "threads=1:mbtree=0:bframes=0"}
 
 
 class CropWriter:
@@ -50,12 +51,12 @@ class CropWriter:
         self._stream.width = self._stream.height = self.size
         self._stream.pix_fmt = PIXELS
         self._stream.codec_context.thread_count = 1
-        self._reformatter = VideoReformatter()
         return self
 
     def write(self, crop: np.ndarray) -> None:
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(crop), format="rgb24")
-        frame = self._reformatter.reformat(frame, format=PIXELS)
+        # cv2 converts, not swscale: that one's result depends on how memory happens to be aligned
+        planes = cv2.cvtColor(np.ascontiguousarray(crop), cv2.COLOR_RGB2YUV_I420)
+        frame = av.VideoFrame.from_ndarray(planes, format=PIXELS)
         frame.pts = self.frames
         frame.time_base = Fraction(1, RATE)
         self._container.mux(self._stream.encode(frame))
