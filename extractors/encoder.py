@@ -36,16 +36,81 @@ class _Moments:
         self.squares = np.float64(0)
 
     def add(self, rows: np.ndarray) -> None:
-        if not len(rows):
-            return
-        rows = rows.astype(np.float64)
-        mean = rows.mean(axis=0)
-        squares = ((rows - mean) ** 2).sum(axis=0)
-        total = self.n + len(rows)
+        if len(rows):
+            rows = rows.astype(np.float64)
+            mean = rows.mean(axis=0)
+            self.merge(len(rows), mean, ((rows - mean) ** 2).sum(axis=0))
+
+    def merge(self, n: int, mean: np.ndarray, squares: np.ndarray) -> None:
+        total = self.n + n
         shift = mean - self.mean
-        self.squares = self.squares + squares + shift**2 * (self.n * len(rows) / total)
-        self.mean = self.mean + shift * (len(rows) / total)
+        self.squares = self.squares + squares + shift**2 * (self.n * n / total)
+        self.mean = self.mean + shift * (n / total)
         self.n = total
+
+
+class _FirstNorm:
+    """Group norm after the first convolution, with whole-file statistics.
+
+    wav2vec2-base, hubert-base and their kin (feat_extract_norm = "group") normalise every channel of
+    their first convolution over time. In a chunk that would blow up a quiet stretch to the level of
+    speech; here mean and variance come from the first pass over the recording, as in one full pass.
+    They are taken on the raw samples: the convolution is linear, so those of the normalised samples
+    follow.
+    """
+
+    def __init__(self, layer):
+        import torch
+
+        self.conv = layer.conv
+        self.norm = layer.layer_norm
+        # Statistics in fp32 whatever the precision of the model
+        self.kernel = layer.conv.weight.detach().float().clone()  # (C, 1, K)
+        self.stride = layer.conv.stride[0]
+        self.moments = _Moments()
+        self.held = np.zeros(0, np.float32)
+        self.scale = self.shift = None
+
+        class Affine(torch.nn.Module):
+            def forward(module, hidden):  # (B, C, T)
+                return torch.addcmul(self.shift, hidden.float(), self.scale).to(hidden.dtype)
+
+        layer.layer_norm = Affine()
+
+    def reset(self) -> None:
+        self.moments = _Moments()
+        self.held = np.zeros(0, np.float32)
+
+    def add(self, block: np.ndarray, device) -> None:
+        import torch
+
+        kernel = self.kernel.to(device)
+        size = kernel.shape[2]
+        for start in range(0, len(block), 2 * MODEL_RATE_HZ):  # small pieces: C channels of each
+            self.held = np.concatenate([self.held, block[start : start + 2 * MODEL_RATE_HZ]])
+            n = (len(self.held) - size) // self.stride + 1
+            if n < 1:
+                continue
+            samples = torch.from_numpy(self.held).to(device)
+            with torch.inference_mode():
+                hidden = torch.nn.functional.conv1d(samples[None, None], kernel, stride=self.stride)
+                variance, mean = torch.var_mean(hidden[0], dim=1, correction=0)
+            squares = variance.double().cpu().numpy() * n
+            self.moments.merge(n, mean.double().cpu().numpy(), squares)
+            self.held = self.held[n * self.stride :]
+
+    def finish(self, mean: float, scale: float, device) -> None:
+        """Statistics of the convolution of (x - mean) * scale, as one scale and shift (C, 1)."""
+        import torch
+
+        kernel_sum = self.kernel.double().sum(dim=(1, 2)).cpu().numpy()
+        bias = 0.0 if self.conv.bias is None else self.conv.bias.double().cpu().numpy()
+        centre = scale * (self.moments.mean - mean * kernel_sum) + bias
+        variance = scale**2 * self.moments.squares / self.moments.n
+        gain = self.norm.weight.detach().double().cpu().numpy() / np.sqrt(variance + self.norm.eps)
+        shift = self.norm.bias.detach().double().cpu().numpy() - centre * gain
+        self.scale = torch.from_numpy(gain[:, None]).float().to(device)
+        self.shift = torch.from_numpy(shift[:, None]).float().to(device)
 
 
 class Encoder:
@@ -87,6 +152,9 @@ class Encoder:
         self.n_samples = 0
         self.mean: np.ndarray | None = None
         self.scale: np.ndarray | None = None
+        self.first_norm = None
+        if getattr(model.config, "feat_extract_norm", "") == "group":
+            self.first_norm = _FirstNorm(model.feature_extractor.conv_layers[0])
 
     def frames(self, n_samples: int) -> int:
         """Frames of one full pass over n_samples."""
@@ -95,11 +163,14 @@ class Encoder:
     def fit(self, blocks: Iterable[np.ndarray]) -> None:
         """First pass: length and whole-file statistics, as the model's feature extractor takes them.
 
-        Waveform models with do_normalize: mean and population variance of the samples. Filter-bank
-        models: mean and sample variance of every mel band.
+        Waveform models with do_normalize: mean and population variance of the samples; with group
+        norm, those of the first convolution too. Filter-bank models: mean and sample variance of
+        every mel band.
         """
         moments = _Moments()
         self.n_samples = 0
+        if self.first_norm:
+            self.first_norm.reset()
         held = np.zeros(0, np.float32)
         for block in blocks:
             self.n_samples += len(block)
@@ -109,12 +180,18 @@ class Encoder:
                 if n > 0:
                     moments.add(self._banks(held[: (n - 1) * FBANK_HOP + FBANK_WINDOW]))
                     held = held[n * FBANK_HOP :]
-            elif self.extractor.do_normalize:
-                moments.add(block)
+            else:
+                if self.extractor.do_normalize:
+                    moments.add(block)
+                if self.first_norm:
+                    self.first_norm.add(block, self.device)
         if moments.n:
             degrees = max(1, moments.n - 1) if self.filter_banks else moments.n
             self.mean = np.asarray(moments.mean, np.float32)
             self.scale = np.asarray(1 / np.sqrt(moments.squares / degrees + 1e-7), np.float32)
+        if self.first_norm and self.first_norm.moments.n:
+            mean, scale = (self.mean, self.scale) if moments.n else (0.0, 1.0)
+            self.first_norm.finish(float(mean), float(scale), self.device)
 
     def _banks(self, samples: np.ndarray) -> np.ndarray:
         """Log mel filter banks (n, mels) of samples."""

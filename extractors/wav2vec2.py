@@ -11,9 +11,9 @@ on the batch size. A recording shorter than a chunk is one full pass. Input norm
 model's feature extractor asks for it, uses mean and variance of the whole file from a first pass
 over the audio. /time is the centre of a frame's receptive field.
 
-What chunking changes: attention sees one chunk, not the whole recording, and models with
-feat_extract_norm = "group" (wav2vec2-base, hubert-base) normalise the first convolution over the
-chunk. docs/audio.md has the measured distance to one full pass.
+Models with feat_extract_norm = "group" (wav2vec2-base, hubert-base) get whole-file statistics for
+their first convolution as well. What chunking still changes: attention and the position convolution
+see one chunk, not the whole recording. docs/audio.md has the measured distance to one full pass.
 """
 
 import argparse
