@@ -150,7 +150,7 @@ class CrossAttention(nn.Module):
         self.log_slope = nn.Parameter(-0.6931 * torch.arange(heads, dtype=torch.float32))
 
     def forward(self, target: Tensor, context: Tensor, mask: Tensor, instant: Tensor) -> Tensor:
-        """target (B, L, W), context (B, S, W), mask (B, S), instant (S,) frame index -> (B, L, W).
+        """target (B, L, W), context (B, S, W), mask (B, S), instant (B, S) frame index -> (B, L, W).
 
         A target without any context frame gets zeros.
         """
@@ -158,7 +158,7 @@ class CrossAttention(nn.Module):
         k, v = self.key_value(self.norm_context(context)).chunk(2, dim=-1)  # (B, S, W) each
         k, v = split_heads(k, self.heads), split_heads(v, self.heads)  # (B, H, S, E)
         now = torch.arange(target.shape[1], device=target.device)
-        distance = (now[:, None] - instant[None, :]).abs().to(q.dtype)  # (L, S)
-        bias = -self.log_slope.exp()[:, None, None] * distance  # (H, L, S)
+        distance = (now[:, None] - instant[:, None, :]).abs().to(q.dtype)  # (B, L, S)
+        bias = -self.log_slope.exp()[:, None, None] * distance.unsqueeze(1)  # (B, H, L, S)
         answer = self.out(join_heads(attend(q, k, v, mask, bias)))  # (B, L, W)
         return torch.where(mask.any(1)[:, None, None], answer, 0.0)

@@ -140,21 +140,23 @@ class DaMamba(nn.Module):
     def listen(self, target: Tensor, person: Tensor, batch: Batch) -> Tensor:
         """What the partners' context answers to the target: (B, L, W)."""
         L, P = person.shape[1], batch.partners.shape[1]
+        instant = (
+            torch.arange(L, device=person.device).repeat(P).expand(len(target), -1)
+        )  # (B, P L)
+        mask = take_rows(batch.frames, batch.partners).flatten(1, 2)  # (B, P L)
         if self.config.partner_context == "concat":
-            # Present partners first, in their given order: absent ones then only trail behind, and
-            # a masked end is removed exactly (MambaBlock).
-            order = (batch.partners < 0).to(torch.int8).argsort(dim=1, stable=True)  # (B, P)
-            rows = batch.partners.gather(1, order)  # (B, P)
-            joined = take_rows(person, rows).flatten(1, 2)  # (B, P L, W)
-            mask = take_rows(batch.frames, rows).flatten(1, 2)  # (B, P L)
+            joined = take_rows(person, batch.partners).flatten(1, 2)  # (B, P L, W)
+            # Frames that exist first, in their order; absent ones only trail behind, and a masked
+            # end is removed exactly (MambaBlock).
+            order = (~mask).to(torch.int8).argsort(dim=1, stable=True)  # (B, P L)
+            joined = joined.gather(1, order.unsqueeze(-1).expand_as(joined))  # (B, P L, W)
+            mask, instant = mask.gather(1, order), instant.gather(1, order)  # (B, P L) each
             context = self.context(joined, mask)  # (B, P L, W)
         else:
             # The context Mamba starts anew for each person: no order among partners, and a person
             # who is everybody's partner is computed once.
             each = self.context(person, batch.frames)  # (R, L, W)
             context = take_rows(each, batch.partners).flatten(1, 2)  # (B, P L, W)
-            mask = take_rows(batch.frames, batch.partners).flatten(1, 2)  # (B, P L)
-        instant = torch.arange(L, device=person.device).repeat(P)  # (P L,)
         return self.cross(target, context, mask, instant)
 
     def align(self, groups: dict[str, Tensor], batch: Batch) -> Tensor:

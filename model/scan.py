@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Elements of one (Q, B, N, D) piece: 4 MB in fp32, so that a piece stays in a core's cache.
-PIECE_ELEMENTS = 1 << 20
+# Elements of one (Q, B, N, D) piece: half a megabyte in fp32, so that a piece stays in a core's cache.
+PIECE_ELEMENTS = 1 << 17
 
 
 def selective_scan(

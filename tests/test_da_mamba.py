@@ -1,0 +1,384 @@
+"""DA-Mamba: parameter count, partners, masks, losses against naive versions, settings."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from model.__main__ import describe
+from model.batch import Batch
+from model.blocks import ChunkAttention, CrossAttention, HybridBlock
+from model.config import MODEL_CONFIGS, parse, resolve
+from model.losses import alignment_loss, ccc, ccc_loss, mse_loss
+from model.mamba import MambaBlock
+from model.registry import MODELS, build, count_parameters
+from runtime import InputError
+
+torch.set_num_threads(1)  # small tensors: threads only wait for each other
+
+PAPER = {"egemaps": 88, "wav2vec2": 1024, "clip_face": 512, "flow": 714, "flow_magnitude": 139}
+SMALL = {"egemaps": 5, "wav2vec2": 7, "clip_face": 6, "flow": 4, "flow_magnitude": 3}
+
+
+def settings(preset="demo", features=tuple(SMALL), **model):
+    return parse({"preset": preset, "features": list(features), "model": model})
+
+
+def make(seed=0, **model):
+    torch.manual_seed(seed)
+    return build(settings(**model), SMALL).eval()
+
+
+def make_batch(people=6, L=40, seed=0, targets=(0, 1), partners=((1, 2), (0, 3))):
+    g = torch.Generator().manual_seed(seed)
+    streams = {name: torch.randn(people, L, dim, generator=g) for name, dim in SMALL.items()}
+    valid = {name: torch.ones(people, L, dtype=torch.bool) for name in SMALL}
+    frames = torch.ones(people, L, dtype=torch.bool)
+    label = torch.rand(len(targets), L, generator=g)
+    width = max(len(p) for p in partners)
+    rows = [[*p, *[-1] * (width - len(p))] for p in partners]
+    return Batch(
+        streams,
+        valid,
+        frames,
+        torch.tensor(targets),
+        torch.tensor(rows, dtype=torch.long).view(len(targets), width),
+        label,
+        torch.ones(len(targets), L, dtype=torch.bool),
+    )
+
+
+def score(model, batch):
+    with torch.no_grad():
+        return model(batch)["engagement"]
+
+
+def test_paper_preset_has_the_papers_parameter_count():
+    text = describe('{"preset": "paper"}', ",".join(f"{k}={v}" for k, v in PAPER.items()))
+    counts = count_parameters(build(parse({}), PAPER))
+    total = counts.pop("total")
+    assert abs(total / 28.7e6 - 1) <= 0.02
+    assert sum(counts.values()) == total
+    for part, n in counts.items():
+        assert f"{part} " in text and f"{n:,d}" in text
+    config = parse({}).model
+    assert (config.depth, config.state, config.conv, config.expand, config.chunk) == (
+        4,
+        16,
+        4,
+        2,
+        32,
+    )
+
+
+@pytest.mark.parametrize("P", range(6))
+@pytest.mark.parametrize("mode, mixer", [("separate", "mamba"), ("concat", "bimamba")])
+def test_masked_partners_change_nothing(P, mode, mixer):
+    partners = (1, 2, 3, 4, 5)[:P]
+    model = make(partner_context=mode, mixer=mixer)
+    batch = make_batch(L=17, targets=(0,), partners=(partners,))
+    bare = score(model, batch)
+    assert torch.isfinite(bare).all()
+    mixed = [-1, *partners[:1], -1, *partners[1:], -1]
+    padded = dataclasses.replace(batch, partners=torch.tensor([mixed]))
+    torch.testing.assert_close(score(model, padded), bare, atol=1e-6, rtol=0)
+    # A partner whose recording does not reach this window counts as absent too.
+    gone = [*partners, 5] if 5 not in partners else [*partners]
+    frames = batch.frames.clone()
+    if 5 not in partners:
+        frames[5] = False
+    outside = dataclasses.replace(batch, partners=torch.tensor([gone]), frames=frames)
+    torch.testing.assert_close(score(model, outside), bare, atol=1e-6, rtol=0)
+
+
+def test_partner_order_matters_only_where_the_paper_joins_along_time():
+    for mode, free in (("separate", True), ("concat", False)):
+        model = make(partner_context=mode)
+        one = score(model, make_batch(targets=(0,), partners=((1, 2, 3),)))
+        two = score(model, make_batch(targets=(0,), partners=((3, 1, 2),)))
+        difference = (one - two).abs().max().item()
+        assert difference < 1e-6 if free else difference > 1e-5
+
+
+def test_partners_are_heard_and_the_option_silences_them():
+    batch = make_batch()
+    other = dataclasses.replace(batch, partners=torch.tensor([[4, 5], [4, 5]]))
+    loud, silent = make(), make(partner_fusion=False)
+    assert (score(loud, batch) - score(loud, other)).abs().max() > 1e-4
+    assert (score(silent, batch) - score(silent, other)).abs().max() == 0
+    assert not any(n.startswith(("context", "cross")) for n, _ in silent.named_parameters())
+
+
+@pytest.mark.parametrize("mode, mixer", [("separate", "bimamba"), ("concat", "bimamba")])
+def test_frames_outside_the_recording_are_absent_not_zero(mixer, mode):
+    # A whole chunk of padding in front keeps the chunk borders of the local attention.
+    model = make(mixer=mixer, partner_context=mode)
+    short = make_batch(L=40)
+    pad = model.config.chunk
+
+    def padded(t, fill):
+        front = torch.full((t.shape[0], pad, *t.shape[2:]), fill, dtype=t.dtype)
+        back = torch.full((t.shape[0], 9, *t.shape[2:]), fill, dtype=t.dtype)
+        return torch.cat([front, t, back], dim=1)
+
+    long = dataclasses.replace(
+        short,
+        streams={k: padded(v, float("nan")) for k, v in short.streams.items()},
+        valid={k: padded(v, False) for k, v in short.valid.items()},
+        frames=padded(short.frames, False),
+    )
+    got = score(model, long)[:, pad : pad + 40]
+    torch.testing.assert_close(got, score(model, short), atol=2e-6, rtol=0)
+
+
+def test_values_of_invalid_frames_are_never_used_and_absence_is_seen():
+    model = make()
+    with torch.no_grad():
+        model.streams["clip_face"].input.absent.normal_()
+    batch = make_batch()
+    valid = {k: v.clone() for k, v in batch.valid.items()}
+    valid["clip_face"][:, 10:20] = False
+    results = []
+    for fill in (0.0, 1e6, float("nan")):
+        streams = {k: v.clone() for k, v in batch.streams.items()}
+        streams["clip_face"][:, 10:20] = fill
+        results.append(score(model, dataclasses.replace(batch, streams=streams, valid=valid)))
+    assert torch.isfinite(results[2]).all()
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+    streams["clip_face"][:, 10:20] = 0.0
+    assert (score(model, dataclasses.replace(batch, streams=streams)) - results[0]).abs().max() > 0
+
+
+def all_gradients_finite(model, loss):
+    loss.backward()
+    return all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", ["da_mamba", "mlp"])
+@pytest.mark.parametrize("case", ["constant label", "one frame", "nothing", "no label", "constant"])
+def test_loss_and_gradients_stay_finite(name, case):
+    torch.manual_seed(0)
+    model = build(settings(name=name), SMALL)
+    batch = make_batch(L=1 if case == "one frame" else 40)
+    if case == "constant label":
+        batch = dataclasses.replace(batch, label=torch.full_like(batch.label, 0.5))
+    if case == "no label":
+        batch = dataclasses.replace(batch, label_mask=torch.zeros_like(batch.label_mask))
+    if case == "nothing":
+        batch = dataclasses.replace(
+            batch,
+            streams={k: torch.full_like(v, float("nan")) for k, v in batch.streams.items()},
+            valid={k: torch.zeros_like(v) for k, v in batch.valid.items()},
+            frames=torch.zeros_like(batch.frames),
+            label_mask=torch.zeros_like(batch.label_mask),
+        )
+    if case == "constant":
+        last = [m for m in model.modules() if isinstance(m, torch.nn.Linear)][-1]
+        with torch.no_grad():
+            list(p.zero_() for p in last.parameters())
+        if name == "da_mamba":
+            model.score[-1].weight.data.zero_()
+    out = model(batch)
+    loss = ccc_loss(out["engagement"], batch.label, batch.label_mask)
+    loss = loss + sum(out["losses"].values())
+    assert torch.isfinite(loss)
+    assert all_gradients_finite(model, loss)
+
+
+def test_every_parameter_gets_a_gradient():
+    model = make(merge="concat").train()
+    batch = make_batch()
+    valid = {k: v.clone() for k, v in batch.valid.items()}
+    for v in valid.values():
+        v[:, 3:6] = False
+    batch = dataclasses.replace(batch, valid=valid)
+    out = model(batch)
+    loss = ccc_loss(out["engagement"], batch.label, batch.label_mask) + out["losses"]["alignment"]
+    loss.backward()
+    idle = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert idle == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"modality_fusion": False},
+        {"merge": "sum"},
+        {"merge": "gate"},
+        {"context_width": 0},
+        {"mixer": "bimamba", "depth": 2},
+        {"groups": {"all": list(SMALL)}},
+        {
+            "groups": {
+                "a": ["egemaps"],
+                "b": ["wav2vec2", "flow"],
+                "c": ["clip_face", "flow_magnitude"],
+            }
+        },
+    ],
+)
+def test_options_run_and_change_the_output(options):
+    batch = make_batch()
+    model = make(**options)
+    out = model(batch)
+    assert out["engagement"].shape == (2, 40) and torch.isfinite(out["engagement"]).all()
+    groups = model.config.groups
+    aligned = model.config.modality_fusion and len(groups) > 1
+    assert set(out["losses"]) == ({"alignment"} if aligned else set())
+
+
+# ---- blocks against naive versions ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [1, 5, 8, 19])
+def test_chunk_attention_is_full_attention_with_a_block_mask(length):
+    torch.manual_seed(0)
+    width, heads, chunk = 12, 3, 8
+    layer = ChunkAttention(width, heads, chunk).double()
+    x = torch.randn(2, length, width, dtype=torch.float64)
+    mask = torch.rand(2, length) > 0.2
+    got = layer(x, mask)
+    q, k, v = layer.qkv(x).chunk(3, -1)
+    for b in range(2):
+        for i in range(length):
+            keys = [j for j in range(length) if j // chunk == i // chunk and mask[b, j]]
+            heads_out = []
+            for h in range(heads):
+                part = slice(h * 4, h * 4 + 4)
+                if not keys:
+                    heads_out.append(torch.zeros(4, dtype=torch.float64))
+                    continue
+                s = torch.stack([q[b, i, part] @ k[b, j, part] / 2 for j in keys]).softmax(0)
+                heads_out.append(sum(w * v[b, j, part] for w, j in zip(s, keys, strict=True)))
+            expected = layer.out(torch.cat(heads_out))
+            torch.testing.assert_close(got[b, i], expected, atol=1e-12, rtol=1e-10)
+
+
+def test_cross_attention_against_torch_multihead_attention():
+    torch.manual_seed(0)
+    W, H, L, S = 8, 2, 6, 12
+    ours = CrossAttention(W, H).double()
+    theirs = torch.nn.MultiheadAttention(W, H, batch_first=True).double()
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key_value.weight]))
+        theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key_value.bias]))
+        theirs.out_proj.load_state_dict(ours.out.state_dict())
+    target, context = torch.randn(2, L, W).double(), torch.randn(2, S, W).double()
+    mask = torch.rand(2, S) > 0.3
+    instant = torch.arange(S) % L
+    slope = ours.log_slope.exp()
+    distance = (torch.arange(L)[:, None] - instant[None]).abs()
+    bias = (-slope[:, None, None] * distance).masked_fill(~mask[:, None, None], -torch.inf)
+    expected, _ = theirs(
+        ours.norm_query(target),
+        *[ours.norm_context(context)] * 2,
+        attn_mask=bias.reshape(2 * H, L, S).double(),
+    )
+    torch.testing.assert_close(ours(target, context, mask, instant.expand(2, S)), expected)
+
+
+def test_hybrid_block_is_residual_plus_its_branches():
+    torch.manual_seed(0)
+    block = HybridBlock(16, 2, 8, MambaBlock(16), "gate", 0.0)
+    with torch.no_grad():
+        block.gate.normal_()
+    x, mask = torch.randn(2, 20, 16), torch.ones(2, 20, dtype=torch.bool)
+    u = block.norm(x)
+    g = block.gate.sigmoid()
+    expected = x + g * block.local(u, mask) + (1 - g) * block.globally(u, mask)
+    torch.testing.assert_close(block(x, mask), expected)
+
+
+def test_alignment_loss_against_cross_entropy_window_by_window():
+    torch.manual_seed(0)
+    a, b = torch.randn(3, 7, 5).double(), torch.randn(3, 7, 5).double()
+    mask = torch.rand(3, 7) > 0.3
+    total, count = 0.0, 0
+    for i in range(3):
+        rows = mask[i].nonzero().flatten()
+        u = torch.nn.functional.normalize(a[i, rows], dim=-1)
+        v = torch.nn.functional.normalize(b[i, rows], dim=-1)
+        logits, n = u @ v.T / 0.1, torch.arange(len(rows))
+        for s in (logits, logits.T):
+            total += torch.nn.functional.cross_entropy(s, n, reduction="sum").item() / 2
+        count += len(rows)
+    got = alignment_loss(a, b, mask, temperature=0.1)
+    assert got.item() == pytest.approx(total / count, rel=1e-9)
+    # Equal, mutually orthogonal frames align perfectly; shifted ones do not.
+    eye = torch.eye(7).expand(1, 7, 7)
+    full = torch.ones(1, 7, dtype=torch.bool)
+    assert alignment_loss(eye, eye, full) < 1e-4 < 5 < alignment_loss(eye, eye.roll(1, 1), full)
+
+
+def test_ccc_against_the_definition():
+    rng = np.random.default_rng(0)
+    p, t = rng.random((4, 9)), rng.random((4, 9))
+    mask = rng.random((4, 9)) > 0.4
+    x, y = p[mask], t[mask]
+    expected = 2 * np.cov(x, y, bias=True)[0, 1] / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+    got = ccc(*map(torch.from_numpy, (p, t, mask)))
+    assert got.item() == pytest.approx(expected, rel=1e-6)
+    hidden = np.where(mask, p, np.nan)
+    assert ccc(*map(torch.from_numpy, (hidden, t, mask))).item() == pytest.approx(expected, 1e-6)
+    error = mse_loss(*map(torch.from_numpy, (hidden, t, mask))).item()
+    assert error == pytest.approx(((x - y) ** 2).mean())
+    assert ccc(torch.full((3,), 0.4), torch.rand(3), torch.ones(3) > 0).item() == 0.0
+
+
+# ---- settings -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bad, words",
+    [
+        ({"presett": "demo"}, ["presett", "preset"]),
+        ({"preset": "papr"}, ["preset", "paper"]),
+        ({"model": {"name": "da_mambo"}}, ["model.name", "da_mamba"]),
+        ({"model": {"depht": 2}}, ["model.depht", "depth"]),
+        ({"model": {"mixer": "bimamb"}}, ["model.mixer", "bimamba"]),
+        ({"model": {"d": "wide"}}, ["model.d", "number"]),
+        ({"model": {"d": 0}}, ["model.d", "at least 1"]),
+        ({"model": {"heads": 7}}, ["model.heads", "divide"]),
+        ({"model": {"partner_fusion": 1}}, ["model.partner_fusion", "true or false"]),
+        ({"model": {"groups": {"audio": ["egemaps"]}}}, ["model.groups", "wav2vec2"]),
+        ({"features": ["egemaps", "gaze"]}, ["model.groups", "gaze"]),
+        ({"features": []}, ["features"]),
+        ({"training": {"learningrate": 1}}, ["training.learningrate", "learning_rate"]),
+        ({"training": {"epochs": 1.5}}, ["training.epochs", "whole"]),
+        ({"training": {"window": 33}}, ["training.window"]),
+        ({"training": {"ema": 1.0}}, ["training.ema"]),
+        ({"frame_rate_hz": 0}, ["frame_rate_hz"]),
+    ],
+)
+def test_settings_that_do_not_fit_are_named_with_a_cure(bad, words):
+    with pytest.raises(InputError) as e:
+        resolve(bad)
+    for word in words:
+        assert word in str(e.value)
+
+
+def test_resolve_is_canonical():
+    one = resolve({"preset": "demo", "features": ["egemaps", "flow"], "model": {"d": 24}})
+    assert resolve(one) == one and "preset" not in one
+    assert one["model"]["groups"] == {"audio": ["egemaps"], "visual": ["flow"]}
+    two = resolve({"model": {"d": 24}, "features": ["egemaps", "flow"], "preset": "demo"})
+    assert one == two
+    paper = resolve({})["training"]
+    assert (paper["learning_rate"], paper["batch"], paper["window"], paper["core"]) == (
+        5e-5,
+        128,
+        96,
+        32,
+    )
+    assert (paper["warmup_steps"], paper["grad_clip"], paper["ema"], paper["epochs"]) == (
+        500,
+        5.0,
+        0.999,
+        40,
+    )
+    assert (paper["score_weight"], paper["alignment_weight"]) == (1.0, 0.4)
+
+
+def test_registry_and_configs_name_the_same_models():
+    assert set(MODELS) == set(MODEL_CONFIGS)
