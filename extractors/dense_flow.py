@@ -33,7 +33,7 @@ MAX_BOX_JUMP = 0.25
 
 def make_dis() -> "cv2.DISOpticalFlow":
     """The flow method with the settings of this feature."""
-    # DIS cuts the picture into one stripe per thread, and its result depends on the stripes.
+    # Stripes of so small a picture cost more than they gain.
     cv2.setNumThreads(1)
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     # Half the resolution instead of a quarter: large motions and small moving parts come out a
