@@ -4,13 +4,13 @@ rule clock:
         probes_of,
     output:
         "<results>/aligned/{dataset}/{session}/clock.json",
-    params:
-        fingerprint=study.fingerprint("alignment.clock", study.config["clock"]),
-        options=options(study.config["clock"]),
     log:
         "<logs>/clock/{dataset}.{session}.log",
     conda:
         "../../envs/media.yaml"
+    params:
+        fingerprint=study.fingerprint("alignment.clock", study.config["clock"]),
+        options=options(study.config["clock"]),
     message:
         "time axis · {wildcards.dataset}/{wildcards.session}"
     shell:
@@ -22,26 +22,27 @@ rule align:
         feature="<results>/features/<participant>/{feature}.h5",
         clock="<results>/aligned/{dataset}/{session}/clock.json",
     output:
-        "<results>/aligned/<participant>/{feature}.h5",
+        aligned="<results>/aligned/<participant>/{feature}.h5",
         sidecar="<results>/aligned/<participant>/{feature}.json",
+    log:
+        "<logs>/align/{dataset}.{session}.{role}.{feature}.log",
+    conda:
+        "../../envs/media.yaml"
+    resources:
+        mem_mb=1000,
     params:
         fingerprint=lambda w: study.fingerprint(
             "alignment.align", study.align_settings(w.feature)
         ),
         options=lambda w: options(
-            study.align_settings(w.feature) | {"offset": study.participant(w).offset or None}
+            study.align_settings(w.feature)
+            | {"offset": study.participant(w).offset or None}
         ),
-    log:
-        "<logs>/align/{dataset}.{session}.{role}.{feature}.log",
-    resources:
-        mem_mb=1000,
-    conda:
-        "../../envs/media.yaml"
     message:
         "aligning {wildcards.feature} · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
     shell:
         "python -m alignment.align --feature {input.feature:q} --clock {input.clock:q}"
-        " {params.options} --out {output[0]:q} --fingerprint {params.fingerprint:q} --log {log:q}"
+        " {params.options} --out {output.aligned:q} --fingerprint {params.fingerprint:q} --log {log:q}"
 
 
 rule labels:
@@ -49,8 +50,12 @@ rule labels:
         labels=labels_of,
         probe="<results>/media/<participant>.json",
     output:
-        "<results>/labels/<participant>.h5",
+        labels="<results>/labels/<participant>.h5",
         sidecar="<results>/labels/<participant>.json",
+    log:
+        "<logs>/labels/{dataset}.{session}.{role}.log",
+    conda:
+        "../../envs/media.yaml"
     params:
         fingerprint=study.fingerprint(
             "alignment.labels",
@@ -64,15 +69,11 @@ rule labels:
                 "offset": study.participant(w).offset or None,
             }
         ),
-    log:
-        "<logs>/labels/{dataset}.{session}.{role}.log",
-    conda:
-        "../../envs/media.yaml"
     message:
         "reading labels · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
     shell:
         "python -m alignment.labels --labels {input.labels:q} --probe {input.probe:q}"
-        " {params.options} --out {output[0]:q} --fingerprint {params.fingerprint:q} --log {log:q}"
+        " {params.options} --out {output.labels:q} --fingerprint {params.fingerprint:q} --log {log:q}"
 
 
 rule session:
@@ -82,6 +83,10 @@ rule session:
         clock="<results>/aligned/{dataset}/{session}/clock.json",
     output:
         "<results>/aligned/{dataset}/{session}.h5",
+    log:
+        "<logs>/session/{dataset}.{session}.log",
+    conda:
+        "../../envs/media.yaml"
     params:
         fingerprint=study.fingerprint("alignment.session"),
         session=spec_of,
@@ -93,10 +98,6 @@ rule session:
                 "results": study.results,
             }
         ),
-    log:
-        "<logs>/session/{dataset}.{session}.log",
-    conda:
-        "../../envs/media.yaml"
     message:
         "index of the session · {wildcards.dataset}/{wildcards.session}"
     shell:
@@ -110,13 +111,17 @@ rule qc_session:
         probes=probes_of,
         audio=lambda w: [p.audio or p.video for p in people_of(w)],
     output:
-        "<results>/qc/{dataset}/{session}.json",
+        quality="<results>/qc/{dataset}/{session}.json",
         plot=report(
             "<results>/qc/{dataset}/{session}.png",
             caption="../report/qc.rst",
             category="Quality",
             labels={"dataset": "{dataset}", "session": "{session}"},
         ),
+    log:
+        "<logs>/qc/{dataset}.{session}.log",
+    conda:
+        "../../envs/media.yaml"
     params:
         fingerprint=study.fingerprint("alignment.qc"),
         session=spec_of,
@@ -131,15 +136,11 @@ rule qc_session:
                 "results": study.results,
             }
         ),
-    log:
-        "<logs>/qc/{dataset}.{session}.log",
-    conda:
-        "../../envs/media.yaml"
     message:
         "checking the session · {wildcards.dataset}/{wildcards.session}"
     shell:
         "python -m alignment.qc session --session {params.session:q} {params.options}"
-        " --out {output[0]:q} --plot {output.plot:q} --log {log:q}"
+        " --out {output.quality:q} --plot {output.plot:q} --log {log:q}"
 
 
 rule qc:
@@ -147,15 +148,13 @@ rule qc:
         [f"<results>/qc/{d}/{s}.json" for d, s in study.by_session],
     output:
         "<results>/qc/qc.tsv",
-    params:
-        fingerprint=study.fingerprint("alignment.qc"),
     log:
         "<logs>/qc.log",
     conda:
         "../../envs/media.yaml"
+    params:
+        fingerprint=study.fingerprint("alignment.qc"),
     message:
         "quality of all sessions"
     shell:
         "python -m alignment.qc summary --inputs {input:q} --out {output:q} --log {log:q}"
-
-

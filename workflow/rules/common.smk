@@ -1,5 +1,4 @@
 # What the rules share: the study (config + sheet) and functions from wildcards to files.
-import os
 import re
 import sys
 
@@ -11,6 +10,7 @@ from corpora.demo import session_files, weights_files
 from runtime import InputError
 from runtime.device import gpus_visible
 from workflow.digest import digest, summary
+from workflow.environment import use_this_python
 from workflow.versions import warn_about_versions
 from workflow.study import Study, options
 
@@ -19,12 +19,7 @@ try:
 except InputError as e:
     raise WorkflowError("\n".join(e.lines())) from None
 
-# `python` of the shell lines is the one that runs Snakemake, activated or not.
-os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
-# Jobs run from the results' parent, the packages live beside the Snakefile.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [workflow.basedir, *filter(None, [os.environ.get("PYTHONPATH")])]
-)
+use_this_python()
 # Jobs that profit from a GPU ask for one where there is one; profiles limit the total.
 GPU = min(1, gpus_visible())
 
@@ -56,7 +51,8 @@ def people_of(wildcards):
 
 def probes_of(wildcards):
     return [
-        f"{study.results}/media/{p.dataset}/{p.session}/{p.role}.json" for p in people_of(wildcards)
+        f"{study.results}/media/{p.dataset}/{p.session}/{p.role}.json"
+        for p in people_of(wildcards)
     ]
 
 
@@ -85,3 +81,46 @@ def indexes():
     return [f"{study.results}/aligned/{d}/{s}.h5" for d, s in study.by_session]
 
 
+def run_of(wildcards):
+    return study.runs[wildcards.run]
+
+
+def training_files(wildcards):
+    run = run_of(wildcards)
+    sets = run.train + (run.validate if run.reads_validation else ())
+    return study.aligned(study.sessions(sets), run.features) + study.label_files(sets)
+
+
+def statistics_files(wildcards):
+    run = run_of(wildcards)
+    return study.aligned(study.sessions(run.train), run.features) + study.label_files(
+        run.train
+    )
+
+
+def specs(sets):
+    return [study.spec(key) for key in study.sessions(sets)]
+
+
+def predicted_sessions(wildcards):
+    return study.sessions(study.evaluated(run_of(wildcards), wildcards.dataset))
+
+
+def table_scores(wildcards):
+    runs = study.tables[wildcards.table]["runs"]
+    return [path for run in runs for path in study.score_files(study.runs[run])]
+
+
+def oracle_files(wildcards):
+    root = study.config["media_root"]
+    return [
+        f"{root}/{session_files(p.dataset, p.session)[p.role]['oracle']}"
+        for p in study.participants
+        if p.dataset == wildcards.dataset
+    ]
+
+
+def oracle_specs(wildcards):
+    return study.labelled_specs(
+        s for s in study.set_names() if s.split("/")[0] == wildcards.dataset
+    )

@@ -16,16 +16,25 @@ if study.config["demo"] is not None:
                 f"demo_session_{dataset}_{session}"
             output:
                 demo_files(dataset, session),
-            params:
-                fingerprint=study.fingerprint("corpora.demo.session", study.config["demo"]),
-                options=options(
-                    {"dataset": dataset, "session": session, "out": study.config["media_root"]}
-                    | {"seed": study.config["demo"]["seed"], "seconds": study.config["demo"]["seconds"]}
-                ),
             log:
                 f"<logs>/demo_session/{dataset}.{session}.log",
             conda:
                 "../../envs/media.yaml"
+            params:
+                fingerprint=study.fingerprint(
+                    "corpora.demo.session", study.config["demo"]
+                ),
+                options=options(
+                    {
+                        "dataset": dataset,
+                        "session": session,
+                        "out": study.config["media_root"],
+                    }
+                    | {
+                        "seed": study.config["demo"]["seed"],
+                        "seconds": study.config["demo"]["seconds"],
+                    }
+                ),
             message:
                 f"drawing demo recordings · {dataset}/{session}"
             shell:
@@ -33,23 +42,26 @@ if study.config["demo"] is not None:
 
 
 for feature, seed in study.random_weights().items():
+
     rule:
         name:
             f"random_weights_{feature}"
         output:
             [f"<results>/weights/{feature}/{name}" for name in weights_files(feature)],
-        params:
-            fingerprint=study.fingerprint("corpora.demo.weights", {"seed": seed}),
-            options=options(
-                {"feature": feature, "seed": seed, "out": study.weights_folder(feature)}
-            ),
         log:
             f"<logs>/random_weights/{feature}.log",
         conda:
             "../../envs/torch.yaml"
+        params:
+            fingerprint=study.fingerprint("corpora.demo.weights", {"seed": seed}),
+            options=options(
+                {
+                    "feature": feature,
+                    "seed": seed,
+                    "out": study.weights_folder(feature),
+                }
+            ),
         message:
             f"making a small random checkpoint · {feature}"
         shell:
             "python -m corpora.demo weights {params.options} --log {log:q}"
-
-

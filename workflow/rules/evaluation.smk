@@ -5,30 +5,27 @@ rule score:
         predictions="<results>/predictions/{run}/seed-{seed}/{dataset}.h5",
     output:
         "<results>/scores/{run}/seed-{seed}/{dataset}.json",
+    log:
+        "<logs>/score/{run}.seed-{seed}.{dataset}.log",
+    conda:
+        "../../envs/media.yaml"
     params:
         fingerprint=study.fingerprint("evaluation.score", study.score_settings()),
         options=lambda w: options(
             study.score_settings()
             | {
-                "sessions": study.labelled_specs(study.evaluated(study.runs[w.run], w.dataset)),
+                "sessions": study.labelled_specs(
+                    study.evaluated(study.runs[w.run], w.dataset)
+                ),
                 "excluded": study.excluded_counts(w.dataset),
                 "results": study.results,
             }
         ),
-    log:
-        "<logs>/score/{run}.seed-{seed}.{dataset}.log",
-    conda:
-        "../../envs/media.yaml"
     message:
         "scoring {wildcards.dataset} · {wildcards.run}, seed {wildcards.seed}"
     shell:
         "python -m evaluation.score --predictions {input.predictions:q} {params.options}"
         " --out {output:q} --log {log:q}"
-
-
-def table_scores(wildcards):
-    runs = study.tables[wildcards.table]["runs"]
-    return [path for run in runs for path in study.score_files(study.runs[run])]
 
 
 rule table:
@@ -46,13 +43,13 @@ rule table:
         sessions="<results>/tables/{table}/sessions.csv",
         metrics="<results>/tables/{table}/metrics.csv",
         sidecar="<results>/tables/{table}/ccc.json",
-    params:
-        fingerprint=lambda w: study.fingerprint("evaluation.tables"),
-        options=lambda w: study.table_options(w.table),
     log:
         "<logs>/table/{table}.log",
     conda:
         "../../envs/media.yaml"
+    params:
+        fingerprint=lambda w: study.fingerprint("evaluation.tables"),
+        options=lambda w: study.table_options(w.table),
     message:
         "table {wildcards.table}"
     shell:
@@ -75,18 +72,20 @@ rule curves:
             category="Curves",
             labels={"run": "{run}", "dataset": "{dataset}"},
         ),
-    params:
-        fingerprint=study.fingerprint("evaluation.curves"),
-        options=lambda w: options(
-            {
-                "sessions": study.labelled_specs(study.evaluated(study.runs[w.run], w.dataset)),
-                "results": study.results,
-            }
-        ),
     log:
         "<logs>/curves/{run}.{dataset}.log",
     conda:
         "../../envs/media.yaml"
+    params:
+        fingerprint=study.fingerprint("evaluation.curves"),
+        options=lambda w: options(
+            {
+                "sessions": study.labelled_specs(
+                    study.evaluated(study.runs[w.run], w.dataset)
+                ),
+                "results": study.results,
+            }
+        ),
     message:
         "curves of {wildcards.dataset} · {wildcards.run}"
     shell:
@@ -107,15 +106,13 @@ rule training_curves:
             category="Training",
             labels={"run": "{run}"},
         ),
-    params:
-        fingerprint=study.fingerprint("evaluation.curves"),
     log:
         "<logs>/training_curves/{run}.log",
     conda:
         "../../envs/media.yaml"
+    params:
+        fingerprint=study.fingerprint("evaluation.curves"),
     message:
         "training curves · {wildcards.run}"
     shell:
         "python -m evaluation.curves training --history {input:q} --out {output:q} --log {log:q}"
-
-

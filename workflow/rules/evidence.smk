@@ -2,33 +2,20 @@
 # the target `evidence` only; the truth lies in a tree of its own that no training rule reads.
 if study.config["demo"] is not None:
 
-    def oracle_files(wildcards):
-        root = study.config["media_root"]
-        return [
-            f"{root}/{session_files(p.dataset, p.session)[p.role]['oracle']}"
-            for p in study.participants
-            if p.dataset == wildcards.dataset
-        ]
-
-    def oracle_specs(wildcards):
-        return study.labelled_specs(
-            s for s in study.set_names() if s.split("/")[0] == wildcards.dataset
-        )
-
     rule oracle:
         input:
             oracle_files,
         output:
             "<results>/predictions/oracle/seed-0/{dataset}.h5",
+        log:
+            "<logs>/oracle/{dataset}.log",
+        conda:
+            "../../envs/media.yaml"
         params:
             fingerprint=study.fingerprint("evaluation.oracle"),
             options=lambda w: options(
                 {"corpus": study.config["media_root"], "sessions": oracle_specs(w)}
             ),
-        log:
-            "<logs>/oracle/{dataset}.log",
-        conda:
-            "../../envs/media.yaml"
         message:
             "oracle of {wildcards.dataset}"
         shell:
@@ -42,16 +29,16 @@ if study.config["demo"] is not None:
             predictions="<results>/predictions/oracle/seed-0/{dataset}.h5",
         output:
             "<results>/scores/oracle/seed-0/{dataset}.json",
+        log:
+            "<logs>/score/oracle.{dataset}.log",
+        conda:
+            "../../envs/media.yaml"
         params:
             fingerprint=study.fingerprint("evaluation.score", study.score_settings()),
             options=lambda w: options(
                 study.score_settings()
                 | {"sessions": oracle_specs(w), "results": study.results}
             ),
-        log:
-            "<logs>/score/oracle.{dataset}.log",
-        conda:
-            "../../envs/media.yaml"
         message:
             "scoring the oracle on {wildcards.dataset}"
         shell:

@@ -5,14 +5,14 @@ rule weights:
         lambda w: study.weights_inputs(w.feature),
     output:
         "<results>/weights/{feature}.json",
+    log:
+        "<logs>/weights/{feature}.log",
+    retries: 2 if any(study.fetched(f) for f in study.features) else 0
+    conda:
+        "../../envs/torch.yaml"
     params:
         fingerprint=lambda w: study.fingerprint("extractors.weights"),
         options=lambda w: study.weights_options(w.feature),
-    log:
-        "<logs>/weights/{feature}.log",
-    conda:
-        "../../envs/torch.yaml"
-    retries: 2 if any(study.fetched(f) for f in study.features) else 0
     message:
         "checking the weights of {wildcards.feature}"
     shell:
@@ -24,24 +24,26 @@ rule faces:
     input:
         video=video_of,
     output:
-        "<results>/faces/<participant>.h5",
+        faces="<results>/faces/<participant>.h5",
         crops="<results>/faces/<participant>.crops.mkv",
         sidecar="<results>/faces/<participant>.json",
-    params:
-        fingerprint=study.fingerprint("extractors.faces", study.config["faces"]),
-        options=lambda w: options(study.config["faces"] | {"roi": study.participant(w).roi}),
     log:
         "<logs>/faces/{dataset}.{session}.{role}.log",
     benchmark:
         "<benchmarks>/faces/{dataset}.{session}.{role}.tsv"
-    resources:
-        mem_mb=2000,
     conda:
         "../../envs/media.yaml"
+    resources:
+        mem_mb=2000,
+    params:
+        fingerprint=study.fingerprint("extractors.faces", study.config["faces"]),
+        options=lambda w: options(
+            study.config["faces"] | {"roi": study.participant(w).roi}
+        ),
     message:
         "finding and cropping the face · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
     shell:
-        "python -m extractors.faces --video {input.video:q} {params.options} --out {output[0]:q}"
+        "python -m extractors.faces --video {input.video:q} {params.options} --out {output.faces:q}"
         " --crops {output.crops:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
 
 
@@ -49,39 +51,39 @@ rule egemaps:
     input:
         audio=audio_of,
     output:
-        "<results>/features/<participant>/egemaps.h5",
+        feature="<results>/features/<participant>/egemaps.h5",
         sidecar="<results>/features/<participant>/egemaps.json",
-    params:
-        fingerprint=study.feature_fingerprint("egemaps"),
-        options=options(study.feature_settings("egemaps")),
-        channel=channel_of,
     log:
         "<logs>/egemaps/{dataset}.{session}.{role}.log",
     benchmark:
         "<benchmarks>/egemaps/{dataset}.{session}.{role}.tsv"
-    resources:
-        mem_mb=1500,
     conda:
         "../../envs/media.yaml"
+    resources:
+        mem_mb=1500,
+    params:
+        fingerprint=study.feature_fingerprint("egemaps"),
+        options=options(study.feature_settings("egemaps")),
+        channel=channel_of,
     message:
         "eGeMAPS functionals · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
     shell:
         "python -m extractors.egemaps --audio {input.audio:q} {params.channel} {params.options}"
-        " --out {output[0]:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
+        " --out {output.feature:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
 
 
 use rule egemaps as egemaps_lld with:
     output:
-        "<results>/features/<participant>/egemaps_lld.h5",
+        feature="<results>/features/<participant>/egemaps_lld.h5",
         sidecar="<results>/features/<participant>/egemaps_lld.json",
-    params:
-        fingerprint=study.feature_fingerprint("egemaps_lld"),
-        options=options(study.feature_settings("egemaps_lld")),
-        channel=channel_of,
     log:
         "<logs>/egemaps_lld/{dataset}.{session}.{role}.log",
     benchmark:
         "<benchmarks>/egemaps_lld/{dataset}.{session}.{role}.tsv"
+    params:
+        fingerprint=study.feature_fingerprint("egemaps_lld"),
+        options=options(study.feature_settings("egemaps_lld")),
+        channel=channel_of,
     message:
         "eGeMAPS descriptors · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
 
@@ -91,105 +93,103 @@ rule wav2vec2:
         audio=audio_of,
         weights="<results>/weights/wav2vec2.json",
     output:
-        "<results>/features/<participant>/wav2vec2.h5",
+        feature="<results>/features/<participant>/wav2vec2.h5",
         sidecar="<results>/features/<participant>/wav2vec2.json",
-    params:
-        fingerprint=study.feature_fingerprint("wav2vec2"),
-        options=options(study.feature_settings("wav2vec2")),
-        channel=channel_of,
     log:
         "<logs>/wav2vec2/{dataset}.{session}.{role}.log",
     benchmark:
         "<benchmarks>/wav2vec2/{dataset}.{session}.{role}.tsv"
+    conda:
+        "../../envs/torch.yaml"
     resources:
         mem_mb=6000,
         gpu=GPU,
-    conda:
-        "../../envs/torch.yaml"
+    params:
+        fingerprint=study.feature_fingerprint("wav2vec2"),
+        options=options(study.feature_settings("wav2vec2")),
+        channel=channel_of,
     message:
         "speech embeddings · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
     shell:
         "python -m extractors.wav2vec2 --audio {input.audio:q} {params.channel}"
-        " --weights {input.weights:q} {params.options} --out {output[0]:q}"
+        " --weights {input.weights:q} {params.options} --out {output.feature:q}"
         " --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
 
 
 rule clip_face:
     input:
-        "<results>/faces/<participant>.h5",
+        faces="<results>/faces/<participant>.h5",
         crops="<results>/faces/<participant>.crops.mkv",
         weights="<results>/weights/clip_face.json",
     output:
-        "<results>/features/<participant>/clip_face.h5",
+        feature="<results>/features/<participant>/clip_face.h5",
         sidecar="<results>/features/<participant>/clip_face.json",
-    params:
-        fingerprint=study.feature_fingerprint("clip_face"),
-        options=options(study.feature_settings("clip_face")),
     log:
         "<logs>/clip_face/{dataset}.{session}.{role}.log",
     benchmark:
         "<benchmarks>/clip_face/{dataset}.{session}.{role}.tsv"
+    conda:
+        "../../envs/torch.yaml"
     resources:
         mem_mb=3000,
         gpu=GPU,
-    conda:
-        "../../envs/torch.yaml"
+    params:
+        fingerprint=study.feature_fingerprint("clip_face"),
+        options=options(study.feature_settings("clip_face")),
     message:
         "CLIP of the face · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
     shell:
-        "python -m extractors.clip_face --faces {input[0]:q} --crops {input.crops:q}"
-        " --weights {input.weights:q} {params.options} --out {output[0]:q}"
+        "python -m extractors.clip_face --faces {input.faces:q} --crops {input.crops:q}"
+        " --weights {input.weights:q} {params.options} --out {output.feature:q}"
         " --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
 
 
 rule flow:
     input:
-        "<results>/faces/<participant>.h5",
+        faces="<results>/faces/<participant>.h5",
         crops="<results>/faces/<participant>.crops.mkv",
     output:
-        "<results>/features/<participant>/flow.h5",
+        feature="<results>/features/<participant>/flow.h5",
         sidecar="<results>/features/<participant>/flow.json",
-    params:
-        fingerprint=study.feature_fingerprint("flow"),
-        options=options(study.feature_settings("flow")),
     log:
         "<logs>/flow/{dataset}.{session}.{role}.log",
     benchmark:
         "<benchmarks>/flow/{dataset}.{session}.{role}.tsv"
-    resources:
-        mem_mb=1000,
     conda:
         "../../envs/media.yaml"
+    resources:
+        mem_mb=1000,
+    params:
+        fingerprint=study.feature_fingerprint("flow"),
+        options=options(study.feature_settings("flow")),
     message:
         "optical flow of the face · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
     shell:
-        "python -m extractors.flow --faces {input[0]:q} --crops {input.crops:q} {params.options}"
-        " --out {output[0]:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
+        "python -m extractors.flow --faces {input.faces:q} --crops {input.crops:q} {params.options}"
+        " --out {output.feature:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
 
 
 rule flow_magnitude:
     input:
-        "<results>/faces/<participant>.h5",
+        faces="<results>/faces/<participant>.h5",
         crops="<results>/faces/<participant>.crops.mkv",
     output:
-        "<results>/features/<participant>/flow_magnitude.h5",
+        feature="<results>/features/<participant>/flow_magnitude.h5",
         sidecar="<results>/features/<participant>/flow_magnitude.json",
-    params:
-        fingerprint=study.feature_fingerprint("flow_magnitude"),
-        options=options(study.feature_settings("flow_magnitude")),
     log:
         "<logs>/flow_magnitude/{dataset}.{session}.{role}.log",
     benchmark:
         "<benchmarks>/flow_magnitude/{dataset}.{session}.{role}.tsv"
-    resources:
-        mem_mb=1000,
     conda:
         "../../envs/media.yaml"
+    resources:
+        mem_mb=1000,
+    params:
+        fingerprint=study.feature_fingerprint("flow_magnitude"),
+        options=options(study.feature_settings("flow_magnitude")),
     message:
         "flow magnitude at landmarks · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
     shell:
-        "python -m extractors.flow_magnitude --faces {input[0]:q} --crops {input.crops:q}"
-        " {params.options} --out {output[0]:q} --fingerprint {params.fingerprint:q}"
+        "python -m extractors.flow_magnitude --faces {input.faces:q} --crops {input.crops:q}"
+        " {params.options} --out {output.feature:q} --fingerprint {params.fingerprint:q}"
         " --threads {threads} --log {log:q}"
-
-

@@ -5,6 +5,10 @@ rule probe:
         audio=audio_of,
     output:
         "<results>/media/<participant>.json",
+    log:
+        "<logs>/probe/{dataset}.{session}.{role}.log",
+    conda:
+        "../../envs/media.yaml"
     params:
         fingerprint=study.fingerprint("media.probe", study.config["media"]),
         options=lambda w: options(
@@ -18,14 +22,8 @@ rule probe:
                 "audio_channel": study.participant(w).audio_channel,
             }
         ),
-    log:
-        "<logs>/probe/{dataset}.{session}.{role}.log",
-    conda:
-        "../../envs/media.yaml"
     message:
         "looking into the recording · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
     shell:
         "python -m media.probe --video {input.video:q} --audio {input.audio:q} {params.options}"
         " --out {output:q} --log {log:q}"
-
-

@@ -1,29 +1,16 @@
 # Statistics of the training sets, one training per run and seed, one prediction job per dataset.
-def run_of(wildcards):
-    return study.runs[wildcards.run]
-
-
-def training_files(wildcards):
-    run = run_of(wildcards)
-    sets = run.train + (run.validate if run.reads_validation else ())
-    return study.aligned(study.sessions(sets), run.features) + study.label_files(sets)
-
-
-def statistics_files(wildcards):
-    run = run_of(wildcards)
-    return study.aligned(study.sessions(run.train), run.features) + study.label_files(run.train)
-
-
-def specs(sets):
-    return [study.spec(key) for key in study.sessions(sets)]
-
-
 rule statistics:
     input:
         statistics_files,
     output:
-        "<results>/runs/{run}/statistics.h5",
+        statistics="<results>/runs/{run}/statistics.h5",
         sidecar="<results>/runs/{run}/statistics.json",
+    log:
+        "<logs>/statistics/{run}.log",
+    conda:
+        "../../envs/torch.yaml"
+    resources:
+        mem_mb=2000,
     params:
         fingerprint=lambda w: study.fingerprint(
             "model.statistics",
@@ -41,16 +28,10 @@ rule statistics:
                 "results": study.results,
             }
         ),
-    log:
-        "<logs>/statistics/{run}.log",
-    resources:
-        mem_mb=2000,
-    conda:
-        "../../envs/torch.yaml"
     message:
         "normalisation from the training sets · {wildcards.run}"
     shell:
-        "python -m model.statistics {params.options} --out {output[0]:q}"
+        "python -m model.statistics {params.options} --out {output.statistics:q}"
         " --fingerprint {params.fingerprint:q} --log {log:q}"
 
 
@@ -59,41 +40,39 @@ rule train:
         training_files,
         statistics="<results>/runs/{run}/statistics.h5",
     output:
-        "<results>/runs/{run}/seed-{seed}/model.safetensors",
+        model="<results>/runs/{run}/seed-{seed}/model.safetensors",
         history="<results>/runs/{run}/seed-{seed}/history.jsonl",
         sidecar="<results>/runs/{run}/seed-{seed}/model.json",
+    log:
+        "<logs>/train/{run}.seed-{seed}.log",
+    benchmark:
+        "<benchmarks>/train/{run}.seed-{seed}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 2
+    resources:
+        mem_mb=8000,
+        gpu=GPU,
     params:
         fingerprint=lambda w: study.training_fingerprint(w.run),
         settings=lambda w: study.run_settings(w.run),
         options=lambda w: options(
             {
                 "train": specs(run_of(w).train),
-                "validate": specs(run_of(w).validate) if run_of(w).reads_validation else None,
+                "validate": (
+                    specs(run_of(w).validate) if run_of(w).reads_validation else None
+                ),
                 "results": study.results,
                 "checkpoint_dir": f"{study.results}/cache/{w.run}/seed-{w.seed}",
             }
         ),
-    log:
-        "<logs>/train/{run}.seed-{seed}.log",
-    benchmark:
-        "<benchmarks>/train/{run}.seed-{seed}.tsv"
-    threads: 2
-    resources:
-        mem_mb=8000,
-        gpu=GPU,
-    conda:
-        "../../envs/torch.yaml"
     message:
         "training {wildcards.run}, seed {wildcards.seed}"
     shell:
         "python -m model.train --run {wildcards.run} --seed {wildcards.seed}"
         " --settings {params.settings:q} {params.options} --statistics {input.statistics:q}"
-        " --out {output[0]:q} --history {output.history:q}"
+        " --out {output.model:q} --history {output.history:q}"
         " --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
-
-
-def predicted_sessions(wildcards):
-    return study.sessions(study.evaluated(run_of(wildcards), wildcards.dataset))
 
 
 rule predict:
@@ -101,8 +80,17 @@ rule predict:
         lambda w: study.aligned(predicted_sessions(w), run_of(w).features),
         checkpoint="<results>/runs/{run}/seed-{seed}/model.safetensors",
     output:
-        "<results>/predictions/{run}/seed-{seed}/{dataset}.h5",
+        predictions="<results>/predictions/{run}/seed-{seed}/{dataset}.h5",
         sidecar="<results>/predictions/{run}/seed-{seed}/{dataset}.json",
+    log:
+        "<logs>/predict/{run}.seed-{seed}.{dataset}.log",
+    benchmark:
+        "<benchmarks>/predict/{run}.seed-{seed}.{dataset}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    resources:
+        mem_mb=4000,
+        gpu=GPU,
     params:
         fingerprint=study.fingerprint("model.predict"),
         options=lambda w: options(
@@ -111,19 +99,8 @@ rule predict:
                 "results": study.results,
             }
         ),
-    log:
-        "<logs>/predict/{run}.seed-{seed}.{dataset}.log",
-    benchmark:
-        "<benchmarks>/predict/{run}.seed-{seed}.{dataset}.tsv"
-    resources:
-        mem_mb=4000,
-        gpu=GPU,
-    conda:
-        "../../envs/torch.yaml"
     message:
         "predicting {wildcards.dataset} with {wildcards.run}, seed {wildcards.seed}"
     shell:
         "python -m model.predict --checkpoint {input.checkpoint:q} {params.options}"
-        " --out {output[0]:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
-
-
+        " --out {output.predictions:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
