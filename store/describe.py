@@ -68,7 +68,7 @@ def _describe_rows(f: h5py.File, time: np.ndarray, valid: np.ndarray, unit: str)
     if np.isfinite(least).any():
         yield f"range       {least.min():g} .. {largest.max():g}"
     for name, a, b in list(zip(names, least, largest, strict=True))[:SHOWN_DIMS]:
-        yield f"  {name:<40} " + (f"{a:g} .. {b:g}" if a <= b else "no valid value")
+        yield f"  {name:<44} " + (f"{a:g} .. {b:g}" if a <= b else "no valid value")
     if len(names) > SHOWN_DIMS:
         yield f"  ... {len(names) - SHOWN_DIMS} more dimensions, the last is {names[-1]}"
 
