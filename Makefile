@@ -29,9 +29,9 @@ EVIDENCE ?= 1 2 3
 evidence: $(BIN)/.ready
 	set -e; for seed in $(EVIDENCE); do \
 	  $(BIN)/snakemake --cores $(CORES) evidence --configfile presets/evidence.yaml --config \
-	    results=results/evidence/corpus-$$seed media_root=results/evidence/corpus-$$seed/corpus demo="{seed: $$seed, seconds: 40}"; \
+	    results=results/evidence/corpus-$$seed media_root=results/evidence/corpus-$$seed/corpus demo="{seed: $$seed}"; \
 	done
-	$(BIN)/python -m evaluation.evidence --out-dir results/evidence/table \
+	$(BIN)/python -m evaluation.evidence --sets noxi/test noxi-add/test --out-dir results/evidence/table \
 	  $(foreach seed,$(EVIDENCE),--corpus corpus-$(seed)=results/evidence/corpus-$(seed)/scores)
 
 CONFIG ?= config.yaml

@@ -111,16 +111,20 @@ def table_scores(wildcards):
     return [path for run in runs for path in study.score_files(study.runs[run])]
 
 
+def evaluated_sets():
+    return list(dict.fromkeys(s for run in study.runs.values() for s in run.evaluate))
+
+
 def oracle_files(wildcards):
     root = study.config["media_root"]
     return [
         f"{root}/{session_files(p.dataset, p.session)[p.role]['oracle']}"
-        for p in study.participants
+        for p in study.labelled(evaluated_sets())
         if p.dataset == wildcards.dataset
     ]
 
 
 def oracle_specs(wildcards):
     return study.labelled_specs(
-        s for s in study.set_names() if s.split("/")[0] == wildcards.dataset
+        s for s in evaluated_sets() if s.split("/")[0] == wildcards.dataset
     )

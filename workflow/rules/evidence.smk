@@ -24,7 +24,7 @@ if study.config["demo"] is not None:
     rule score_oracle:
         input:
             lambda w: study.label_files(
-                s for s in study.set_names() if s.split("/")[0] == w.dataset
+                s for s in evaluated_sets() if s.split("/")[0] == w.dataset
             ),
             predictions="<results>/predictions/oracle/seed-0/{dataset}.h5",
         output:
@@ -50,5 +50,5 @@ if study.config["demo"] is not None:
             [path for run in study.runs.values() for path in study.score_files(run)],
             [
                 f"{study.results}/scores/oracle/seed-0/{dataset}.json"
-                for dataset in dict.fromkeys(p.dataset for p in study.participants)
+                for dataset in dict.fromkeys(s.split("/")[0] for s in evaluated_sets())
             ],
