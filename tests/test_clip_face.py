@@ -21,6 +21,7 @@ from PIL import Image  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from extractors import clip_face  # noqa: E402
+from extractors.weights import make_manifest  # noqa: E402
 
 MODEL = {
     "embed_dim": 32,
@@ -219,13 +220,16 @@ def test_a_stopped_consumer_stops_the_decoding_thread(role):
 
 def test_command_line_and_overhead(tmp_path, weights, role):
     out = tmp_path / "clip_face.h5"
+    manifest = tmp_path / "weights.json"  # what the workflow passes
+    make_manifest("clip_face", manifest, directory=str(weights))
     command = [sys.executable, "-m", "extractors.clip_face", "--faces", str(role[0])]
-    command += ["--crops", str(role[1]), "--weights", str(weights), "--out", str(out)]
+    command += ["--crops", str(role[1]), "--weights", str(manifest), "--out", str(out)]
     start = time.monotonic()
     done = subprocess.run([*command, "--fingerprint", "code=1"], capture_output=True, text=True)
     wall = time.monotonic() - start
     assert done.returncode == 0, done.stderr
     record = json.loads(out.with_suffix(".json").read_text())
+    assert read_features(out).attributes["model_id"] == "tiny-clip"
     assert record["counts"] == {"rows": FRAMES, "valid": FRAMES - len(INVALID)}
     assert record["settings"]["precision"] == "fp32" and record["fingerprint"] == "code=1"
     print(f"job {wall:.1f} s, of which {record['run']['seconds']} s inside")
