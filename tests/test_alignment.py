@@ -49,7 +49,7 @@ def person(role="expert", duration_s=30.0, offset=0.0, session="001"):
 
 @pytest.mark.parametrize(
     ("duration_s", "rate", "ticks"),
-    [(30.0, 100, 3000), (30.005, 100, 3001), (0.29, 100, 29), (10.01, 25, 251), (1800.6, 100, 180060)],
+    [(30.0, 100, 3000), (30.005, 100, 3001), (0.29, 100, 29), (1.1, 100, 110), (10.01, 25, 251), (1800.6, 100, 180060)],
 )  # fmt: skip
 def test_clock_has_every_tick_before_the_end_and_no_other(duration_s, rate, ticks):
     n = make_clock([person(duration_s=duration_s)], rate)["n_ticks"]
