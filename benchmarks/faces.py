@@ -130,8 +130,10 @@ def small_faces(seconds: float, every: int) -> None:
     )
 
 
-def crossed(frames: list[np.ndarray], others: list[np.ndarray], box, scale: float, start: int):
-    """Another person's head, `scale` times larger, crosses the picture in 3 s (75 frames)."""
+def crossed(
+    frames: list[np.ndarray], others: list[np.ndarray], box, scale: float, start: int, y0: float
+):
+    """Another head (`box` in `others`), `scale` times larger, crosses at height y0 in 3 s."""
     x, y, w, h = (float(v) for v in box)
     side = int(max(w, h) * 2.2)
     height, width = frames[0].shape[:2]
@@ -141,7 +143,7 @@ def crossed(frames: list[np.ndarray], others: list[np.ndarray], box, scale: floa
             size = int(side * scale)
             head = cut(others[k], Region(x + w / 2, y + h / 2, side), size)
             left = int(-size + (width + size) * j / 74)
-            top = height // 2 - size // 2
+            top = int(y0) - size // 2
             mask = np.zeros((size, size), np.uint8)
             cv2.ellipse(mask, (size // 2, size // 2), (size * 2 // 5, size // 2), 0, 0, 360, 1, -1)
             rgb = rgb.copy()
@@ -167,9 +169,13 @@ def crossing(scale: float = 1.6) -> None:
             n = min(len(frames), len(others))
             write_video(folder / "one.mp4", frames[:n])
             write_video(folder / "other.mp4", others[:n])
-            truth, other = faces_of(folder / "one.mp4", folder), faces_of(folder / "other.mp4", folder)
+            truth, other = (
+                faces_of(folder / "one.mp4", folder),
+                faces_of(folder / "other.mp4", folder),
+            )
             box = np.nanmedian(other.extra["box"], axis=0)
-            write_video(folder / "two.mp4", crossed(frames[:n], others[:n], box, scale, 100))
+            y0 = float(np.nanmedian(truth.extra["box"][:, 1] + truth.extra["box"][:, 3] / 2))
+            write_video(folder / "two.mp4", crossed(frames[:n], others[:n], box, scale, 100, y0))
             both = faces_of(folder / "two.mp4", folder)
             found, wrong = agreement(both, truth, (0, 0))
             while_there = both.valid[100:175].mean()

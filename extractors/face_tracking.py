@@ -16,10 +16,15 @@ CHECK_S = 0.16  # a detector confirms the track this often
 TRUST_S = 0.6  # a track that no detector confirms ends after this long
 STEP_RATIO = 1.3  # size between consecutive frames
 STEP_DISTANCE = 0.45  # movement between consecutive frames, in face sizes
-PERSON_RATIO = 1.7  # size against the person's own
+PERSON_RATIO = 1.7  # size against the person's own, while followed
 ODD_RATIO, ODD_DISTANCE, ODD_SCORE = 1.25, 0.2, 0.9  # beyond these a track is checked at once
 SIZE_MEMORY_S = 4.0  # the person's size follows slow changes (walking to the camera)
 SIMILAR, STRANGE = 0.8, 0.6  # correlation: surely them (when found anew); surely not
+# Found again: size against the person's, and distance from where they were lost in face sizes. Both
+# loosen with the time away: at once, after LONG_S.
+AGAIN_RATIO, AGAIN_RATIO_LATE = 1.25, 1.5
+AGAIN_DISTANCE, AGAIN_SPEED = 1.0, 2.0  # sizes, sizes per second
+LONG_S = 4.0  # away this long, they may be anywhere
 SEARCH_SHARE = 0.2  # face size / tile side when searching
 TILES_PER_FRAME = 2
 SEEN_IOU, SEEN_RATIO = 0.3, 1.45  # detector against landmarks
@@ -119,11 +124,11 @@ class FaceTracker:
     def _search(self, rgb: np.ndarray, time_s: float) -> Face | None:
         height, width = rgb.shape[:2]
         size = self.person.size
-        lost_s = time_s - self.seen_s
-        near_known = self.last_place is not None and lost_s < 5.0
-        place = self.last_place if near_known else self.person.expected(time_s)
-        regions = [Region(float(place[0]), float(place[1]), size * (4 if lost_s < 1.0 else 6))]
-        if lost_s > 0.4:
+        away_s = time_s - self.seen_s
+        known = self.last_place is not None and away_s < LONG_S
+        place = self.last_place if known else self.person.expected(time_s)
+        regions = [Region(float(place[0]), float(place[1]), size * (4 if away_s < 1.0 else 6))]
+        if away_s > 0.4:
             if not self._tiles:
                 self._tiles = tiles(width, height, size / SEARCH_SHARE)
             for _ in range(min(TILES_PER_FRAME, len(self._tiles))):
@@ -136,14 +141,21 @@ class FaceTracker:
                 if abs(np.log(d.size / size)) > np.log(PERSON_RATIO):
                     continue
                 face = self.models.landmarks_of(rgb, d)
-                if self._is_person(rgb, face):
+                if self._is_person(rgb, face, away_s, place if known else None):
                     self.confirmed_s = self.checked_s = self.calm_s = time_s
                     return face
         return None
 
-    def _is_person(self, rgb: np.ndarray, face: Face) -> bool:
-        return (
-            face.score >= 0.5
-            and abs(np.log(face.size / self.person.size)) <= np.log(PERSON_RATIO)
-            and self.person.similarity(appearance(rgb, face)) >= SIMILAR
-        )
+    def _is_person(
+        self, rgb: np.ndarray, face: Face, away_s: float, place: np.ndarray | None
+    ) -> bool:
+        """Found anew: is it them? `place`: where they were lost, None when they may be anywhere."""
+        late = min(1.0, away_s / LONG_S)
+        ratio = AGAIN_RATIO + late * (AGAIN_RATIO_LATE - AGAIN_RATIO)
+        if face.score < 0.5 or abs(np.log(face.size / self.person.size)) > np.log(ratio):
+            return False
+        if place is not None:
+            distance = float(np.linalg.norm(face.centre - place)) / self.person.size
+            if distance > AGAIN_DISTANCE + AGAIN_SPEED * away_s:
+                return False
+        return self.person.similarity(appearance(rgb, face)) >= SIMILAR

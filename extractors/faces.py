@@ -266,9 +266,7 @@ def extract(
                     corner = np.array([region.x, region.y]) - region.side / 2
                     points = (row.face.points - corner) / region.side
                     place = row.face.box + np.array([left, top, 0, 0], np.float32)
-                    square = np.array(
-                        [corner[0] + left, corner[1] + top, region.side, region.side]
-                    )
+                    square = np.array([corner[0] + left, corner[1] + top, region.side, region.side])
                     block.append((points.ravel(), row.time_s, place, row.face.score, square))
                 if len(block) >= ROWS:
                     flush()
