@@ -250,11 +250,12 @@ def memory(args: argparse.Namespace) -> None:
                 begin = time.perf_counter()
                 job = [f"extractors.{module}", "--audio", str(audio), "--out", str(folder / "o.h5")]
                 code = (
-                    "import resource, runpy, sys\n"
+                    # not ru_maxrss: that starts with the memory of the process that forked
+                    "import re, runpy, sys\n"
                     "sys.argv = sys.argv[1:]\n"
                     "try: runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)\n"
                     "except SystemExit as e: assert not e.code, e.code\n"
-                    "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+                    "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
                 )
                 done = subprocess.run(
                     [sys.executable, "-c", code, *job, *more, "--log", str(folder / "log")],

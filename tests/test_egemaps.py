@@ -1,8 +1,10 @@
 """egemaps and egemaps_lld: rows, times, windows and values against openSMILE's own calls."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import opensmile
@@ -250,3 +252,24 @@ def test_an_error_in_the_audio_ends_the_run():
 
     with pytest.raises(InputError, match="damaged"):
         list(egemaps.functionals(broken()))
+
+
+REALCLIPS = Path(
+    os.environ.get("REALCLIPS", Path(__file__).resolve().parents[2] / "shared/corpora/realclips")
+)
+
+
+@pytest.mark.realclips
+@pytest.mark.skipif(not REALCLIPS.is_dir(), reason=f"no corpus of real clips at {REALCLIPS}")
+def test_real_speech_agrees_with_exact():
+    path = sorted(REALCLIPS.rglob("*.wav"))[0]
+    signal, rate = soundfile.read(path, dtype="float32", frames=7 * RATE_HZ)
+    assert rate == RATE_HZ
+    a, b = rows(signal)[24:], rows(signal, mode="exact")[24:]
+    with np.errstate(invalid="ignore"):  # constant columns: nan
+        correlation = [np.corrcoef(a[:, j], b[:, j])[0, 1] for j in range(88)]
+    names = dim_names("func")
+    for j, name in enumerate(names):
+        if SHORT[j] and name.endswith(("amean", "percentile50.0", "dBp")):
+            assert correlation[j] > 0.995, name
+    assert np.nanmedian(correlation) > 0.97
