@@ -25,10 +25,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from extractors.face_models import Region, cut, iou  # noqa: E402
-from extractors.faces import extract  # noqa: E402
-from media.video import video_frames  # noqa: E402
-from store.features import Features, read_features  # noqa: E402
+from extractors.face_models import Region, cut, iou
+from extractors.faces import extract
+from media.video import video_frames
+from store.features import Features, read_features
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -14,7 +14,7 @@ from extractors.face_models import Detection, Face, FaceModels, Region, cut, iou
 
 # A detector wants its face between these shares of the region's side (full range).
 TILE_SHARES = (1.0, 0.5, 0.28)  # tile side / longer picture side: faces down to 2.5 % of it
-FINE_SHARE = 0.14  # looked at only when the others found nobody
+FINE_SHARES = (0.14,)  # for a second look, when the first found nobody
 PATCH = 16  # appearance: pixels a side
 PATCH_MARGIN = 1.6  # side of the appearance patch / size of the face (hair belongs to it)
 GALLERY = 32
@@ -111,13 +111,13 @@ class _Cluster:
     looks: list[np.ndarray]
 
 
-def choose_person(models: FaceModels, pictures: list[tuple[float, np.ndarray]]) -> Person | None:
-    """The person of the recording from pictures (time_s, rgb); None when no face is seen."""
-    person = _choose(models, pictures, TILE_SHARES)
-    return person or _choose(models, pictures, (FINE_SHARE,))
+def choose_person(
+    models: FaceModels, pictures: list[tuple[float, np.ndarray]], shares: tuple[float, ...]
+) -> Person | None:
+    """The person of the recording from pictures (time_s, rgb); None when no face is seen.
 
-
-def _choose(models: FaceModels, pictures, shares: tuple[float, ...]) -> Person | None:
+    shares : tile sides to search, as shares of the longer side of the picture.
+    """
     clusters: list[_Cluster] = []
     for time_s, rgb in pictures:
         free = list(clusters)

@@ -29,7 +29,7 @@ from cv2 import BORDER_REPLICATE
 
 from extractors.crops import CropWriter
 from extractors.face_models import N_LANDMARKS, Face, FaceModels, Region, cut
-from extractors.face_search import choose_person
+from extractors.face_search import FINE_SHARES, TILE_SHARES, choose_person
 from extractors.face_tracking import FaceTracker
 from media.container import open_media, start_time
 from media.video import VideoFrame, display_matrix, parse_roi, upright, video_frames, video_stream
@@ -44,8 +44,10 @@ log = get_logger("faces")
 
 GLANCES, MORE_GLANCES = 14, 60  # pictures looked at to choose the person; when nobody is in them
 SEEK_FRAMES = 300  # decoded at most per glance when key frames are far apart
+FEW, SEEK_STEP = 4, 20  # with fewer glances than this, every 20th of the first 300 frames is added
 ROWS = 256  # written at a time
 AHEAD = 4  # frames decoded ahead
+TINY_S = 1e-6  # time stamps are rounded
 
 
 def glances(
@@ -76,6 +78,12 @@ def glances(
                         break
             except av.FFmpegError:
                 continue  # the full pass reports what is wrong with the file
+    if len(pictures) < FEW:  # a file that cannot be searched, or a very short one
+        for still in video_frames(path, roi, threads=1):
+            if still.index >= SEEK_FRAMES:
+                break
+            if still.index % SEEK_STEP == 0:
+                pictures[still.time_s] = still.rgb
     return sorted(pictures.items())
 
 
@@ -146,13 +154,13 @@ class Smoother:
             self._rows.append(row)
         newest = self._rows[-1].time_s if self._rows else 0.0
         while self._next < len(self._rows) and (
-            row is None or newest - self._rows[self._next].time_s >= self.smoothing_s
+            row is None or newest - self._rows[self._next].time_s >= self.smoothing_s - TINY_S
         ):
             done = self._rows[self._next]
             yield done, self._region(self._next)
             done.rgb = None
             self._next += 1
-            while self._rows[0].time_s < done.time_s - self.smoothing_s:
+            while self._rows[0].time_s < done.time_s - self.smoothing_s - TINY_S:
                 self._rows.popleft()
                 self._next -= 1
 
@@ -166,7 +174,7 @@ class Smoother:
             j = i if step == -1 else i + 1
             while 0 <= j < len(rows) and rows[j].face is not None:
                 dt = rows[j].time_s - rows[i].time_s
-                if abs(dt) > self.smoothing_s:
+                if abs(dt) > self.smoothing_s + TINY_S:
                     break
                 weight = float(np.exp(-0.5 * (dt / sigma) ** 2))
                 face = rows[j].face
@@ -222,10 +230,13 @@ def extract(
     )
     left, top = box[:2] if box else (0, 0)
     with FaceModels(min_confidence) as models:
-        person = choose_person(models, glances(video, box, GLANCES))
+        pictures = glances(video, box, GLANCES)
+        person = choose_person(models, pictures, TILE_SHARES)
         if person is None:
             next(video_frames(video, box, threads=1))  # says so when the file itself is at fault
-            person = choose_person(models, glances(video, box, MORE_GLANCES))
+            person = choose_person(models, pictures, FINE_SHARES)
+        if person is None:
+            person = choose_person(models, glances(video, box, MORE_GLANCES), TILE_SHARES)
         if person is None:
             raise nobody
         tracker = FaceTracker(models, person)
