@@ -2,12 +2,12 @@
 
 from types import SimpleNamespace
 
-from workflow.digest import digest, exclude_line, failures, last_error
+from workflow.digest import digest, failures, last_error
 
 SNAKEMAKE = """
 [Sat Nov 21 03:00:00 2026]
 Error in rule faces:
-    message: finding and cropping the face · noxi/001 expert
+    message: None
     jobid: 3
     input: media/noxi/001/expert.mp4
     output: results/faces/noxi/001/expert.h5
@@ -18,10 +18,12 @@ Error in rule faces:
 
 Shutting down
 """
+PERSON = SimpleNamespace(dataset="noxi", session="001", role="expert", line=7)
+STUDY = SimpleNamespace(config={"sessions": "sessions.tsv"}, participants=[PERSON])
 
 
 def test_digest(tmp_path):
-    log = tmp_path / "expert.log"
+    log = tmp_path / "noxi.001.expert.log"
     log.write_text(
         "python -m extractors.faces --video x\n"
         "10:00:00 INFO faces | starting\n"
@@ -30,21 +32,16 @@ def test_digest(tmp_path):
         "Traceback (most recent call last):\n  File x\nInputError: y\n"
     )
     text = SNAKEMAKE.format(log=log)
-    assert failures(text) == [
-        {
-            "rule": "faces",
-            "item": "finding and cropping the face · noxi/001 expert",
-            "log": str(log),
-        }
-    ]
+    assert failures(text + text) == [{"rule": "faces", "log": str(log)}]
     snakemake_log = tmp_path / "snakemake.log"
     snakemake_log.write_text(text)
-    out = digest(SimpleNamespace(config={"sessions": "sessions.tsv"}), str(snakemake_log))
-    assert "faces · finding and cropping the face · noxi/001 expert" in out
-    assert "expert.mp4 is truncated" in out
-    assert str(log) in out
-    assert "noxi 001 expert: set exclude=yes and exclude_reason=" in out
-    assert "snakemake --unlock" in out
+    for given in (str(snakemake_log), [str(snakemake_log)]):
+        out = digest(STUDY, given)
+        assert "- faces · noxi/001 expert" in out
+        assert "expert.mp4 is truncated" in out
+        assert f"log: {log}" in out
+        assert "sessions.tsv, line 7: exclude = yes, exclude_reason = faces: " in out
+        assert "snakemake --unlock" in out
 
 
 def test_last_error_without_a_log(tmp_path):
@@ -54,5 +51,9 @@ def test_last_error_without_a_log(tmp_path):
     assert last_error(log) == "last words"
 
 
-def test_exclude_line_only_for_participants():
-    assert exclude_line("table main", "x") is None
+def test_jobs_of_no_participant_have_no_exclude_line(tmp_path):
+    log = tmp_path / "main.log"
+    log.write_text("command\n")
+    snakemake_log = tmp_path / "snakemake.log"
+    snakemake_log.write_text(SNAKEMAKE.format(log=log).replace("faces", "table"))
+    assert "exclude" not in digest(STUDY, str(snakemake_log))

@@ -112,6 +112,6 @@ def test_training_fingerprint_names_settings_and_sessions(sheet):
 def test_only_numbers_reach_an_extractor(sheet):
     s = study(sheet)
     assert options(s.feature_settings("wav2vec2")) == (
-        "--chunk-s=20.0 --context-s=2.0 --dtype=float16 --layer=-1 --precision=fp32"
+        "--chunk-s=30.0 --context-s=1.0 --dtype=float16 --layer=-1 --precision=fp32"
     )
     assert s.participant(SimpleNamespace(dataset="noxi", session="001", role="expert")).labels

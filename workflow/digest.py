@@ -27,23 +27,12 @@ def summary(study) -> str:
 
 
 def failures(text: str) -> list[dict[str, str]]:
-    """Failed jobs of a Snakemake log: rule, item (its wildcards or message) and log file."""
+    """Failed jobs of a Snakemake log: rule and log file, in order, each once."""
     found = []
-    blocks = re.split(
-        r"(?m)^(?=\[.*\d{4}\]\s*$|Error in rule |rule |localrule |RuleException)",
-        ANSI.sub("", text),
-    )
-    for block in blocks:
-        match = re.match(r"Error in rule (?P<rule>[\w-]+)", block)
-        if not match:
-            continue
-        log = re.search(r"^\s+log: (?P<path>\S.*?)(?: \(check log file.*)?$", block, re.M)
-        message = re.search(r"^\s+message: (?P<text>.*)$", block, re.M)
-        entry = {
-            "rule": match["rule"],
-            "item": message["text"].strip() if message else "",
-            "log": log["path"].strip() if log else "",
-        }
+    for block in re.split(r"(?m)^(?=Error in rule )", ANSI.sub("", text))[1:]:
+        rule = re.match(r"Error in rule ([\w.-]+)", block)
+        log = re.search(r"^\s+log: (\S.*?)(?: \(check log file.*)?$", block, re.M)
+        entry = {"rule": rule[1] if rule else "?", "log": log[1].strip() if log else ""}
         if entry not in found:
             found.append(entry)
     return found
@@ -63,35 +52,35 @@ def last_error(log_file: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "(empty log)")
 
 
-def exclude_line(item: str, reason: str) -> str | None:
-    """A line for the sheet when the failed item is one participant, else None."""
-    match = re.search(r"(?P<dataset>[^\s/]+)/(?P<session>[^\s/]+) (?P<role>\S+)\s*$", item)
-    if not match:
-        return None
-    return (
-        f"{match['dataset']} {match['session']} {match['role']}: set exclude=yes and "
-        f"exclude_reason={' '.join(reason.split())[:80]!r}"
-    )
+def participant_of(study, log_file: str):
+    """The participant whose job wrote this log (logs are named DATASET.SESSION.ROLE...), or None."""
+    name = Path(log_file).name
+    for p in study.participants:
+        stem = f"{p.dataset}.{p.session}.{p.role}"
+        if name == f"{stem}.log" or name.startswith(f"{stem}."):
+            return p
+    return None
 
 
-def digest(study, snakemake_log: str) -> str:
+def digest(study, snakemake_log: str | list[str]) -> str:
     """Rule, item, last error line, log path and a ready-to-paste cure of every failed job."""
-    try:
-        text = Path(snakemake_log).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
+    paths = [snakemake_log] if isinstance(snakemake_log, str) else list(snakemake_log)
+    text = "".join(Path(p).read_text(encoding="utf-8", errors="replace") for p in paths)
     lines = ["", "What failed:"]
     for failure in failures(text):
-        reason = last_error(Path(failure["log"])) if failure["log"] else ""
-        lines.append(f"- {failure['rule']} · {failure['item']}")
-        lines.append(f"    {reason}")
-        if failure["log"]:
-            lines.append(f"    log: {failure['log']}")
-        exclude = exclude_line(failure["item"], reason)
-        if exclude:
-            lines.append(f"    to go on without it, in {study.config['sessions']}: {exclude}")
+        log_file = failure["log"]
+        reason = last_error(Path(log_file)) if log_file else "(the job has no log)"
+        person = participant_of(study, log_file) if log_file else None
+        item = f"{person.dataset}/{person.session} {person.role}" if person else Path(log_file).stem
+        lines += [f"- {failure['rule']} · {item}", f"    {reason}", f"    log: {log_file}"]
+        if person:
+            why = " ".join(reason.replace("\t", " ").split())[:80]
+            lines.append(
+                f"    to go on without: {study.config['sessions']}, line {person.line}: "
+                f"exclude = yes, exclude_reason = {failure['rule']}: {why}"
+            )
     if len(lines) == 2:
-        lines.append(f"- see {snakemake_log}")
+        lines.append(f"- no job; see {' '.join(paths)}")
     lines.append("Everything else is kept; the same command goes on from here.")
     lines.append("After a kill: `snakemake --unlock`, then the same command.")
     return "\n".join(lines)
