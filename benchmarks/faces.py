@@ -3,10 +3,11 @@
     python benchmarks/faces.py small-faces [--seconds 8] [--every 1]
     python benchmarks/faces.py crossing
     python benchmarks/faces.py speed [--seconds 20]
+    python benchmarks/faces.py memory
     python benchmarks/faces.py codecs
 
-Needs the clips of real people (REALCLIPS or ../shared/corpora/realclips); `speed` draws a face
-where they are absent. Everything runs through the real job on files; nothing is kept.
+Needs the clips of real people (REALCLIPS or ../shared/corpora/realclips); `speed` and `memory`
+draw a face (`speed` only where the clips are absent). Everything runs through the real job on files; nothing is kept.
 """
 
 import argparse
@@ -224,26 +225,45 @@ def speed(seconds: float) -> None:
         write_video(video, frames(), crf=23)
         bits = video.stat().st_size * 8 / seconds / 1e6
         for threads in (2, 1):
-            command = [sys.executable, "-m", "extractors.faces", "--video", str(video)]
-            command += ["--out", f"{tmp}/s.h5", "--crops", f"{tmp}/s.mkv"]
-            command += ["--threads", str(threads), "--log", f"{tmp}/log"]
-            code = (
-                "import resource,subprocess,sys; r=subprocess.run(sys.argv[1:]).returncode; "
-                "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(r)"
-            )
-            start = time.monotonic()
-            done = subprocess.run(
-                [sys.executable, "-c", code, *command], cwd=ROOT, capture_output=True, text=True
-            )
-            wall = time.monotonic() - start
-            if done.returncode:
-                sys.exit(done.stderr)
-            valid = read_features(f"{tmp}/s.h5").valid.mean()
+            used = job(video, threads)
             print(
-                f"1080p25, {bits:.1f} Mb/s, {seconds:.0f} s, {threads} thread(s): {seconds / wall:.2f}x real time "
-                f"({wall:.1f} s with start-up), {int(done.stdout.split()[-1]) / 1024:.0f} MB, valid {valid:.3f}",
+                f"1080p25, {bits:.1f} Mb/s, {seconds:.0f} s, {threads} thread(s): "
+                f"{seconds / used['wall']:.2f}x real time ({used['wall']:.1f} s with start-up, "
+                f"{used['cpu']:.1f} s of CPU), {used['megabytes']:.0f} MB, valid {used['valid']:.3f}; "
+                f"load of the machine {os.getloadavg()[0]:.1f}",
                 flush=True,
             )
+
+
+def job(video: Path, threads: int) -> dict[str, float]:
+    """Run the job in a process of its own: wall and CPU seconds, peak megabytes, valid share."""
+    out = video.with_suffix(".h5")
+    command = [sys.executable, "-m", "extractors.faces", "--video", str(video), "--out", str(out)]
+    command += ["--crops", str(video.with_suffix(".mkv")), "--threads", str(threads)]
+    code = (
+        "import resource, subprocess, sys; r = subprocess.run(sys.argv[1:]).returncode; "
+        "u = resource.getrusage(resource.RUSAGE_CHILDREN); "
+        "print(u.ru_maxrss, u.ru_utime + u.ru_stime); sys.exit(r)"
+    )
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], cwd=ROOT, capture_output=True, text=True
+    )
+    wall = time.monotonic() - start
+    if done.returncode:
+        sys.exit(done.stderr)
+    kilobytes, cpu = done.stdout.split()
+    valid = float(read_features(out).valid.mean())
+    return {"wall": wall, "cpu": float(cpu), "megabytes": int(kilobytes) / 1024, "valid": valid}
+
+
+def memory() -> None:
+    """Peak memory of the job against the length of the recording (drawn face, 320x240)."""
+    for seconds in (30, 300):
+        with tempfile.TemporaryDirectory() as tmp:
+            video = Path(tmp) / "long.mp4"
+            write_video(video, (drawn_face(320, 240, k) for k in range(seconds * 25)))
+            print(f"{seconds} s: {job(video, 2)['megabytes']:.0f} MB", flush=True)
 
 
 def codecs() -> None:
@@ -317,12 +337,12 @@ def codecs() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["small-faces", "crossing", "speed", "codecs"])
+    parser.add_argument("what", choices=["small-faces", "crossing", "speed", "memory", "codecs"])
     parser.add_argument("--seconds", type=float, help="length of the clips (8) or the video (20)")
     parser.add_argument("--every", type=int, default=1, help="every n-th clip only")
     args = parser.parse_args()
     cv2.setNumThreads(1)
-    if args.what != "speed" and not clips():
+    if args.what not in ("speed", "memory") and not clips():
         sys.exit("no real clips: set REALCLIPS to their folder")
     if args.what == "small-faces":
         small_faces(args.seconds or 8.0, args.every)
@@ -330,6 +350,8 @@ def main() -> None:
         crossing()
     elif args.what == "speed":
         speed(args.seconds or 20.0)
+    elif args.what == "memory":
+        memory()
     else:
         codecs()
 
