@@ -19,7 +19,10 @@ class Mlp(nn.Module):
         super().__init__()
         self.config = config
         self.normalise = nn.ModuleDict(
-            {name: Normalise(dim, config.input_clip) for name, dim in dims.items()}
+            {
+                name: Normalise(dim, config.input_clip, config.input_shift)
+                for name, dim in dims.items()
+            }
         )
         widths = [sum(dims.values()) + len(dims), *[config.hidden] * config.layers]
         layers: list[nn.Module] = []

@@ -18,12 +18,15 @@ class Normalise(nn.Module):
     """(values - mean) / std per dimension, clipped; rows that are not valid become 0.
 
     mean and std are buffers: they travel inside the checkpoint and come from training sessions
-    only (model.statistics). `clip` in standard deviations, 0 = off.
+    only (model.statistics). `clip` in standard deviations, 0 = off. `shift`: in training, every
+    person-window gets its own constant offset per dimension, drawn with this many standard
+    deviations: voices and faces differ by such offsets, and few training people are easily
+    memorised by them.
     """
 
-    def __init__(self, dim: int, clip: float):
+    def __init__(self, dim: int, clip: float, shift: float = 0.0):
         super().__init__()
-        self.clip = clip
+        self.clip, self.shift = clip, shift
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.ones(dim))
 
@@ -31,8 +34,15 @@ class Normalise(nn.Module):
         """values (R, L, D), NaN allowed where valid (R, L) is false -> (R, L, D), finite."""
         # The mean replaces missing rows before anything is computed, so that no NaN reaches autograd.
         values = torch.where(valid.unsqueeze(-1), values, self.mean)
-        z = (values - self.mean) / self.std
-        return z.clamp(-self.clip, self.clip) if self.clip else z
+        z = (values - self.mean) / self.std  # (R, L, D)
+        if self.clip:
+            z = z.clamp(-self.clip, self.clip)
+        if self.shift and self.training:
+            offset = torch.randn(
+                len(z), 1, z.shape[-1], dtype=z.dtype, device=z.device
+            )  # (R, 1, D)
+            z = torch.where(valid.unsqueeze(-1), z + self.shift * offset, z)
+        return z
 
 
 class StreamInput(nn.Module):
@@ -42,9 +52,9 @@ class StreamInput(nn.Module):
     looks like an average frame.
     """
 
-    def __init__(self, dim: int, d: int, clip: float):
+    def __init__(self, dim: int, d: int, clip: float, shift: float = 0.0):
         super().__init__()
-        self.normalise = Normalise(dim, clip)
+        self.normalise = Normalise(dim, clip, shift)
         self.project = nn.Linear(dim, d)
         self.absent = nn.Parameter(torch.zeros(d))
 

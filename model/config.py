@@ -41,6 +41,7 @@ class DaMambaConfig:
     temperature: float = 0.07
     dropout: float = 0.0
     input_clip: float = 10.0
+    input_shift: float = 0.0
 
     CHOICES = {
         "mixer": ("mamba", "bimamba"),
@@ -59,6 +60,7 @@ class DaMambaConfig:
         "temperature": 1e-4,
         "dropout": 0,
         "input_clip": 0,
+        "input_shift": 0,
     }
 
 
@@ -70,9 +72,10 @@ class MlpConfig:
     layers: int = 3
     dropout: float = 0.0
     input_clip: float = 10.0
+    input_shift: float = 0.0
 
     CHOICES = {}
-    MINIMUM = {"hidden": 1, "layers": 1, "dropout": 0, "input_clip": 0}
+    MINIMUM = {"hidden": 1, "layers": 1, "dropout": 0, "input_clip": 0, "input_shift": 0}
 
 
 @dataclass(frozen=True)
@@ -151,8 +154,9 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "partner_context": "separate",
             "context_width": 48,
             "dropout": 0.5,
+            "input_shift": 0.5,
         },
-        "mlp": {"hidden": 64, "dropout": 0.1},
+        "mlp": {"hidden": 64, "dropout": 0.5, "input_shift": 0.5},
         "constant": {},
         "training": {
             "epochs": 12,

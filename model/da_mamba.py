@@ -42,7 +42,7 @@ class StreamEncoder(nn.Module):
 
     def __init__(self, dim: int, config: DaMambaConfig, mixer: Callable[[int], nn.Module]):
         super().__init__()
-        self.input = StreamInput(dim, config.d, config.input_clip)
+        self.input = StreamInput(dim, config.d, config.input_clip, config.input_shift)
         self.dropout = nn.Dropout(config.dropout)
         self.mamba = Residual(config.d, mixer(config.d))
 

@@ -8,7 +8,7 @@ import torch
 
 from model.__main__ import describe
 from model.batch import Batch
-from model.blocks import ChunkAttention, CrossAttention, HybridBlock
+from model.blocks import ChunkAttention, CrossAttention, HybridBlock, Normalise
 from model.config import MODEL_CONFIGS, parse, resolve
 from model.losses import alignment_loss, ccc, ccc_loss, mse_loss
 from model.mamba import MambaBlock
@@ -148,6 +148,17 @@ def test_values_of_invalid_frames_are_never_used_and_absence_is_seen():
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
     streams["clip_face"][:, 10:20] = 0.0
     assert (score(model, dataclasses.replace(batch, streams=streams)) - results[0]).abs().max() > 0
+
+
+def test_the_shift_moves_whole_windows_in_training_only():
+    norm = Normalise(3, clip=10.0, shift=0.5)
+    x, valid = torch.randn(400, 5, 3), torch.ones(400, 5, dtype=torch.bool)
+    valid[:, 2] = False
+    torch.manual_seed(0)
+    moved = norm(x, valid) - norm.eval()(x, valid)
+    assert (moved[:, 2] == 0).all()
+    torch.testing.assert_close(moved[:, 0], moved[:, 4], atol=1e-6, rtol=0)
+    assert 0.45 < moved[:, 0].std() < 0.55 and abs(moved[:, 0].mean()) < 0.05
 
 
 def all_gradients_finite(model, loss):
