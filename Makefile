@@ -27,9 +27,10 @@ realclips: $(BIN)/.ready
 # Do the partners carry the gain? Three generated corpora, three seeds each; about an hour.
 EVIDENCE ?= 1 2 3
 evidence: $(BIN)/.ready
-	set -e; for seed in $(EVIDENCE); do \
-	  $(BIN)/snakemake --cores $(CORES) evidence --configfile presets/evidence.yaml --config \
-	    results=results/evidence/corpus-$$seed media_root=results/evidence/corpus-$$seed/corpus demo="{seed: $$seed}"; \
+	mkdir -p results/evidence
+	set -e; for seed in $(EVIDENCE); do at=results/evidence/corpus-$$seed; \
+	  printf 'results: %s\nmedia_root: %s/corpus\ndemo: {seed: %s}\n' $$at $$at $$seed > $$at.yaml; \
+	  $(BIN)/snakemake --cores $(CORES) evidence --configfile presets/evidence.yaml $$at.yaml; \
 	done
 	$(BIN)/python -m evaluation.evidence --sets noxi/test noxi-add/test --out-dir results/evidence/table \
 	  $(foreach seed,$(EVIDENCE),--corpus corpus-$(seed)=results/evidence/corpus-$(seed)/scores)
