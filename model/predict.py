@@ -15,18 +15,17 @@ import sys
 import time
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 
 from model.checkpoint import Trained, load_model
-from model.sessions import SessionSpec, parse_specs
 from model.windows import Windows
 from runtime import InputError, progress
 from runtime.device import describe_device, limit_threads, pick_device
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
-from store.atomic import atomic_path
+from store.hdf5 import create_hdf5
+from store.session_spec import SessionSpec, parse_specs
 from store.sidecar import write_sidecar
 
 SCHEMA_VERSION = 1
@@ -80,7 +79,8 @@ def predict(
     device = pick_device()
     trained.model.to(device)
     frames = 0
-    with atomic_path(out) as temporary, h5py.File(temporary, "w") as f:
+    with create_hdf5(out) as new:
+        f = new.file
         f.attrs["schema_version"] = SCHEMA_VERSION
         f.attrs["run"], f.attrs["seed"] = trained.metadata["run"], trained.metadata["seed"]
         f.attrs["dataset"], f.attrs["fingerprint"] = datasets[0], fingerprint

@@ -4,7 +4,6 @@ Frame k of the grid is at k / frame_rate_hz s of session time (every 4th tick of
 25 Hz). This module needs no torch.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,51 +11,9 @@ import numpy as np
 from alignment.aligned import AlignedFeature
 from runtime import InputError
 from store.features import read_features
+from store.session_spec import SessionSpec
 
 TINY_S = 1e-6  # time stamps are float64 seconds: equal means within a microsecond
-
-
-@dataclass(frozen=True)
-class SessionSpec:
-    """One session of a command line: `dataset/session:role1,role2` or `...@split`."""
-
-    dataset: str
-    session: str
-    roles: tuple[str, ...]
-    split: str = ""
-
-    @property
-    def name(self) -> str:
-        return f"{self.dataset}/{self.session}"
-
-    def text(self) -> str:
-        return f"{self.name}:{','.join(self.roles)}" + (f"@{self.split}" if self.split else "")
-
-
-def parse_spec(text: str) -> SessionSpec:
-    """Read a session spec; InputError tells the form."""
-    name, colon, rest = text.partition(":")
-    dataset, slash, session = name.partition("/")
-    roles_text, at, split = rest.partition("@")
-    roles = tuple(roles_text.split(","))
-    sound = colon and slash and dataset and session and all(roles) and bool(at) == bool(split)
-    if not sound or "/" in session or len(set(roles)) != len(roles):
-        raise InputError(
-            f"session {text!r} is not readable",
-            "write dataset/session:role1,role2 or dataset/session:role1,role2@split, each role once",
-        )
-    # Sorted roles are seats in order (subjectPos1, 2, 3, 4), however they were written.
-    return SessionSpec(dataset, session, tuple(sorted(roles)), split)
-
-
-def parse_specs(texts: list[str]) -> list[SessionSpec]:
-    """Read session specs, refuse duplicates, and sort them: the order given changes no number."""
-    specs = sorted((parse_spec(text) for text in texts), key=SessionSpec.text)
-    names = [spec.name for spec in specs]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"session {name} is given twice", "name each session once")
-    return specs
 
 
 class SessionReader:

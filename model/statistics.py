@@ -13,15 +13,14 @@ import sys
 import time
 from pathlib import Path
 
-import h5py
 import numpy as np
 
-from model.sessions import SessionReader, label_path, parse_specs
+from model.sessions import SessionReader, label_path
 from runtime import InputError, get_logger, progress
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
-from store.atomic import atomic_path
-from store.features import open_hdf5
+from store.hdf5 import create_hdf5, open_hdf5
+from store.session_spec import parse_specs
 from store.sidecar import write_sidecar
 
 log = get_logger("statistics")
@@ -108,7 +107,8 @@ def statistics(
 ) -> dict[str, int]:
     """Compute and write; returns counts for the sidecar."""
     moments, label = compute(results, sessions, features, frame_rate_hz)
-    with atomic_path(out) as temporary, h5py.File(temporary, "w") as f:
+    with create_hdf5(out) as new:
+        f = new.file
         for name in sorted(moments):
             group = f.create_group(name)
             group["mean"], group["std"] = moments[name].mean, moments[name].std()

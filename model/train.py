@@ -27,7 +27,6 @@ from model.config import Settings, parse
 from model.losses import SCORE_LOSSES, ccc
 from model.optim import MovingAverage, learning_rate, parameter_groups
 from model.registry import build, count_parameters, loss_weights
-from model.sessions import SessionSpec, parse_specs
 from model.statistics import read_statistics
 from model.windows import Windows
 from runtime import InputError, get_logger, progress
@@ -35,6 +34,7 @@ from runtime.device import describe_device, limit_threads, pick_device
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
 from store.atomic import write_text
+from store.session_spec import SessionSpec, parse_specs
 from store.sidecar import sha256, write_sidecar
 
 log = get_logger("train")

@@ -20,8 +20,9 @@ import torch
 
 from model.batch import Batch
 from model.config import Settings
-from model.sessions import SessionReader, SessionSpec
+from model.sessions import SessionReader
 from runtime import InputError
+from store.session_spec import SessionSpec
 
 SLICE_WINDOWS = 128
 PARTNER_STREAM = 7919  # keeps the draw of foreign partners apart from the draws of data order
@@ -47,8 +48,8 @@ class Windows:
 
     specs : sessions (sorted by `parse_specs`); labelled : keep only targets with a label that
     counts (training, validation) instead of all (prediction); partners : "own", or "shuffled" for
-    the negative control: everybody's partners come from another session of the same dataset and
-    split, drawn from `seed`.
+    the negative control: everybody's partners come from another session of the same dataset among
+    those given, drawn from `seed`.
     """
 
     def __init__(
@@ -272,14 +273,14 @@ class Windows:
 
 
 def foreign_sessions(specs: list[SessionSpec], seed: int) -> list[int]:
-    """For every session another one of its dataset and split: one random cycle through each set."""
+    """For every session another one of its dataset: one random cycle through the given sessions."""
     foreign = [-1] * len(specs)
-    for place in sorted({(spec.dataset, spec.split) for spec in specs}):
-        members = [i for i, spec in enumerate(specs) if (spec.dataset, spec.split) == place]
+    for place in sorted({spec.dataset for spec in specs}):
+        members = [i for i, spec in enumerate(specs) if spec.dataset == place]
         if len(members) < 2:
             raise InputError(
-                f"partners: shuffled needs two sessions, {specs[members[0]].name} is alone in its set",
-                "add sessions to the set, or choose partners: own",
+                f"partners: shuffled needs two sessions, {specs[members[0]].name} is alone in its dataset",
+                "add sessions of this dataset, or choose partners: own",
             )
         rng = np.random.default_rng([seed, PARTNER_STREAM])
         order = rng.permutation(len(members))
