@@ -20,11 +20,11 @@ import numpy as np
 
 from alignment.aligned import AlignedFeature, reading, remake
 from alignment.clock import read_clock, read_json, read_probe
-from alignment.session import SessionSpec, parse_spec
 from runtime import InputError
 from runtime.job import add_job_arguments, run_job
 from store.atomic import write_text
 from store.hdf5 import open_hdf5
+from store.session_spec import SessionSpec, parse_spec
 
 VISUAL = ("clip_face", "flow", "flow_magnitude")
 AUDIO_RATE_HZ = 16000

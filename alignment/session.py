@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -22,47 +21,9 @@ from alignment.clock import read_clock
 from runtime import InputError
 from runtime.job import add_job_arguments, run_job
 from store.hdf5 import create_hdf5
+from store.session_spec import SessionSpec, parse_spec
 
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class SessionSpec:
-    """A session on a command line: ``dataset/session:role1,role2``."""
-
-    dataset: str
-    session: str
-    roles: tuple[str, ...]
-
-    def aligned(self, results: str | Path, role: str, feature: str) -> Path:
-        return Path(results) / "aligned" / self.dataset / self.session / role / f"{feature}.h5"
-
-    def clock(self, results: str | Path) -> Path:
-        return Path(results) / "aligned" / self.dataset / self.session / "clock.json"
-
-    def labels(self, results: str | Path, role: str) -> Path:
-        return Path(results) / "labels" / self.dataset / self.session / f"{role}.h5"
-
-    def probe(self, results: str | Path, role: str) -> Path:
-        return Path(results) / "media" / self.dataset / self.session / f"{role}.json"
-
-    def faces(self, results: str | Path, role: str) -> Path:
-        return Path(results) / "faces" / self.dataset / self.session / f"{role}.h5"
-
-
-def parse_spec(text: str) -> SessionSpec:
-    """``noxi/020:expert,novice`` -> SessionSpec; InputError for anything else."""
-    place, colon, roles = text.partition(":")
-    dataset, slash, session = place.partition("/")
-    names = tuple(roles.split(","))
-    if not (colon and slash and dataset and session and all(names)):
-        raise InputError(
-            f"session {text!r} is not of the form dataset/session:role1,role2",
-            "write for example noxi/020:expert,novice",
-        )
-    if len(set(names)) < len(names):
-        raise InputError(f"session {text!r} names a role twice", "name each role once")
-    return SessionSpec(dataset, session, names)
 
 
 def write_index(

@@ -20,9 +20,7 @@ import numpy as np
 from evaluation.metrics import Moments, merge_all
 from evaluation.predictions import (
     PredictionFile,
-    SessionSpec,
     label_path,
-    parse_spec,
     read_labels,
     sample,
 )
@@ -30,6 +28,7 @@ from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
 from store.atomic import atomic_path
+from store.session_spec import SessionSpec, parse_spec
 from store.sidecar import write_sidecar
 
 log = get_logger("curves")
@@ -152,7 +151,9 @@ def curves(
                 "give one predictions file per seed of one run on one dataset",
             )
         files.sort(key=lambda f: f.seed)
-        found = [read_session(files, results, parse_spec(text)) for text in sessions]
+        found = [
+            read_session(files, results, parse_spec(text, with_split=True)) for text in sessions
+        ]
     finally:
         for f in files:
             f.__exit__(None, None, None)

@@ -15,10 +15,11 @@ import numpy as np
 
 from corpora.demo.composition import session_files
 from corpora.label_csv import read_labels
-from evaluation.predictions import SCHEMA_VERSION, SessionSpec, parse_spec
+from evaluation.predictions import SCHEMA_VERSION
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
 from store.atomic import atomic_path
+from store.session_spec import SessionSpec, parse_spec
 
 log = get_logger("oracle")
 KINDS = ("oracle", "oracle_own")
@@ -92,7 +93,12 @@ def main(argv: list[str] | None = None) -> int:
         "evaluation.oracle",
         build_parser(),
         lambda a: write_oracle(
-            a.corpus, [parse_spec(s) for s in a.sessions], a.out, a.kind, a.seed, a.fingerprint
+            a.corpus,
+            [parse_spec(s, with_split=True) for s in a.sessions],
+            a.out,
+            a.kind,
+            a.seed,
+            a.fingerprint,
         ),
         argv,
     )

@@ -5,7 +5,6 @@ fingerprint, schema_version and, per session and role, ``time`` (n,) s, ``engage
 ``valid`` (n,): false where no feature of the target was present.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,17 +16,6 @@ from store.features import open_hdf5, read_features
 SCHEMA_VERSION = 1
 MATCH_S = 1e-6  # a label this near to a grid frame takes its value; otherwise linear interpolation
 MAX_BEYOND_S = 0.5  # default: labels may outlast the predictions by this much
-_SPEC = re.compile(r"(?P<dataset>[^/@]+)/(?P<session>[^:@]+):(?P<roles>[^:@]+)@(?P<split>[^@]+)")
-
-
-@dataclass(frozen=True)
-class SessionSpec:
-    """One session of an evaluation set: ``dataset/session:role1,role2@split``."""
-
-    dataset: str
-    session: str
-    roles: tuple[str, ...]
-    split: str
 
 
 @dataclass(frozen=True)
@@ -37,18 +25,6 @@ class Series:
     time: np.ndarray
     values: np.ndarray
     valid: np.ndarray
-
-
-def parse_spec(text: str) -> SessionSpec:
-    """Parse ``noxi/001:expert,novice@test``; raises InputError."""
-    match = _SPEC.fullmatch(text)
-    roles = tuple(match["roles"].split(",")) if match else ()
-    if not match or not all(roles) or len(set(roles)) != len(roles):
-        raise InputError(
-            f"'{text}' is not a session of an evaluation set",
-            "write dataset/session:role1,role2@split, for example noxi/001:expert,novice@test",
-        )
-    return SessionSpec(match["dataset"], match["session"], roles, match["split"])
 
 
 class PredictionFile:

@@ -19,16 +19,15 @@ from evaluation.metrics import Moments, merge_all
 from evaluation.predictions import (
     MAX_BEYOND_S,
     PredictionFile,
-    SessionSpec,
     beyond,
     label_path,
-    parse_spec,
     read_labels,
     sample,
 )
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
 from store.atomic import write_text
+from store.session_spec import SessionSpec, parse_spec
 from store.sidecar import file_identity
 
 log = get_logger("score")
@@ -145,7 +144,7 @@ def score(
     max_beyond_s: float = MAX_BEYOND_S,
 ) -> dict[str, object]:
     """Score a predictions file and write the scores JSON; returns the record written."""
-    specs = [parse_spec(text) for text in sessions]
+    specs = [parse_spec(text, with_split=True) for text in sessions]
     names = [(s.dataset, s.session) for s in specs]
     for name in names:
         if names.count(name) > 1:

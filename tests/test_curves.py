@@ -9,8 +9,8 @@ from PIL import Image
 
 from evaluation import curves
 from evaluation.curves import SessionCurves, select
-from evaluation.predictions import SessionSpec
 from runtime import InputError
+from store.session_spec import SessionSpec
 
 QUALITY = {"001": 0.2, "002": 0.9, "003": 0.5, "004": 0.7, "005": 0.4}
 

@@ -8,8 +8,8 @@ import soundfile
 from aligned_files import results_folder
 
 from alignment import qc
-from alignment.session import parse_spec
 from runtime import InputError
+from store.session_spec import parse_spec
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ from evaluation_data import write_labels, write_predictions
 
 from evaluation import export, score
 from evaluation.metrics import Moments
-from evaluation.predictions import PredictionFile, Series, parse_spec, sample
+from evaluation.predictions import PredictionFile, Series, sample
 from evaluation.score import score as run_score
 from runtime import InputError
+from store.session_spec import parse_spec
 
 
 def concordance(x, y):
@@ -225,7 +226,7 @@ def test_bad_predictions_name_file_and_cure(tmp_path, rng, capsys, spoil, says):
 )
 def test_bad_specs(text):
     with pytest.raises(InputError, match="dataset/session:role1,role2@split"):
-        parse_spec(text)
+        parse_spec(text, with_split=True)
 
 
 def test_bad_arguments(tmp_path, rng):

@@ -17,8 +17,9 @@ from model.checkpoint import load_model, load_tensors, save_tensors
 from model.config import parse
 from model.losses import ccc
 from model.optim import MovingAverage, learning_rate
-from model.sessions import SessionReader, parse_spec, parse_specs
+from model.sessions import SessionReader
 from model.windows import Windows
+from store.session_spec import parse_spec, parse_specs
 
 torch.set_num_threads(1)
 FEW = {

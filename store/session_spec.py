@@ -1,0 +1,69 @@
+"""How command lines name a session, and where its files lie below the results folder.
+
+dataset/session:role1,role2          dataset/session:role1,role2@split
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime import InputError
+
+
+@dataclass(frozen=True)
+class SessionSpec:
+    """One session of a command line. `roles` are sorted (seats in order), `split` may be empty."""
+
+    dataset: str
+    session: str
+    roles: tuple[str, ...]
+    split: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}/{self.session}"
+
+    def text(self) -> str:
+        return f"{self.name}:{','.join(self.roles)}" + (f"@{self.split}" if self.split else "")
+
+    def aligned(self, results: str | Path, role: str, feature: str) -> Path:
+        return Path(results) / "aligned" / self.dataset / self.session / role / f"{feature}.h5"
+
+    def clock(self, results: str | Path) -> Path:
+        return Path(results) / "aligned" / self.dataset / self.session / "clock.json"
+
+    def labels(self, results: str | Path, role: str) -> Path:
+        return Path(results) / "labels" / self.dataset / self.session / f"{role}.h5"
+
+    def probe(self, results: str | Path, role: str) -> Path:
+        return Path(results) / "media" / self.dataset / self.session / f"{role}.json"
+
+    def faces(self, results: str | Path, role: str) -> Path:
+        return Path(results) / "faces" / self.dataset / self.session / f"{role}.h5"
+
+
+def parse_spec(text: str, with_split: bool = False) -> SessionSpec:
+    """Read a session spec; InputError tells the form. `with_split` demands the split."""
+    name, colon, rest = text.partition(":")
+    dataset, slash, session = name.partition("/")
+    roles_text, at, split = rest.partition("@")
+    roles = tuple(roles_text.split(","))
+    sound = colon and slash and dataset and session and all(roles) and bool(at) == bool(split)
+    if with_split and not split:
+        sound = False
+    if not sound or "/" in session or len(set(roles)) != len(roles):
+        example = "noxi/001:expert,novice@test" if with_split else "noxi/001:expert,novice"
+        raise InputError(
+            f"session {text!r} is not readable",
+            f"write dataset/session:role1,role2{'@split' if with_split else ''}, each role once, for example {example}",
+        )
+    return SessionSpec(dataset, session, tuple(sorted(roles)), split)
+
+
+def parse_specs(texts: list[str]) -> list[SessionSpec]:
+    """Read session specs, refuse duplicates, and sort them: the order given changes no number."""
+    specs = sorted((parse_spec(text) for text in texts), key=SessionSpec.text)
+    names = [spec.name for spec in specs]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"session {name} is given twice", "name each session once")
+    return specs
