@@ -49,7 +49,6 @@ rule train:
         "<benchmarks>/train/{run}.seed-{seed}.tsv"
     conda:
         "../../envs/torch.yaml"
-    threads: 2
     resources:
         mem_mb=8000,
         gpu=GPU,
