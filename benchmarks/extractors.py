@@ -50,8 +50,7 @@ sys.exit(os.waitstatus_to_exitcode(status) and 1)
 
 
 def loop_frames(clip: Path | None, size: tuple[int, int], seconds: float) -> Iterator[np.ndarray]:
-    """RGB frames of `size` (width, height): a clip, else a drawn face that sways with a period of
-    10 s; scaled to the height, edges repeated sidewards, with grain (a realistic bit rate)."""
+    """RGB frames of `size` (width, height) from a clip, else a drawn face; with grain, for the bit rate."""
     import cv2
 
     from benchmarks.faces import drawn_face, first_frames
@@ -90,8 +89,7 @@ def repeat_video(loop: Path, out: Path, seconds: float) -> None:
 def make_recording(
     folder: Path, seconds: float, size: tuple[int, int], clip: Path | None
 ) -> tuple[Path, Path]:
-    """Video (H.264, 25 fps) and wav (16 kHz mono) of `seconds`, repeating 10 s of a clip of
-    realclips and its sound, or of a drawn face and synthetic speech."""
+    """Video and wav (16 kHz mono) that repeat 10 s of a real clip, or of a drawn face and a buzz."""
     import soundfile
 
     from benchmarks.audio import speech_like
@@ -102,11 +100,7 @@ def make_recording(
     repeat_video(folder / "loop.mp4", video, seconds)
     sound = clip and clip.with_name(clip.name.replace(".video.mp4", ".audio.wav"))
     loop = np.concatenate(list(audio_blocks(sound, RATE_HZ))) if sound else speech_like(LOOP_S)
-    left = round(seconds * RATE_HZ)
-    with soundfile.SoundFile(audio, "w", RATE_HZ, 1) as f:
-        while left > 0:
-            f.write(loop[:left])
-            left -= len(loop)
+    soundfile.write(audio, np.resize(loop, round(seconds * RATE_HZ)), RATE_HZ)
     what, rate = "real clip" if clip else "drawn face", video.stat().st_size * 8e-6 / seconds
     say(f"recording: {what}, {size[0]}x{size[1]}, {RATE} fps, {rate:.1f} Mb/s, {seconds:g} s")
     return video, audio
@@ -118,7 +112,7 @@ def launch(folder: Path, name: str, command: list[str]) -> subprocess.Popen:
     return subprocess.Popen(launcher, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings)
 
 
-def finish(folder: Path, name: str, running: subprocess.Popen) -> tuple[dict, str]:  # usage, output
+def finish(folder: Path, name: str, running: subprocess.Popen) -> tuple[dict, str]:
     output, errors = running.communicate()
     if running.returncode:
         sys.exit(f"{name} failed:\n{errors.strip()[-2000:]}")
@@ -153,8 +147,7 @@ def covered_seconds(folder: Path, name: str) -> float:
     return float(time_s[-1] - time_s[0] + np.median(np.diff(time_s)))
 
 
-# The same work as one would write it in an afternoon: each loads (not counted), then returns the
-# seconds of the recording and the function that works through them.
+# The same work as an afternoon's script: returns the seconds of the recording and what is timed.
 
 
 def obvious_faces(args: argparse.Namespace) -> tuple[float, Callable]:
@@ -181,7 +174,7 @@ def sound_of(args: argparse.Namespace) -> np.ndarray:
 def obvious_egemaps(args: argparse.Namespace) -> tuple[float, Callable]:
     from extractors.egemaps import exact_windows
 
-    return args.seconds - 1, lambda: list(exact_windows([sound_of(args)]))
+    return args.seconds - 0.96, lambda: list(exact_windows([sound_of(args)]))
 
 
 def obvious_egemaps_lld(args: argparse.Namespace) -> tuple[float, Callable]:
@@ -289,9 +282,8 @@ def speed(args: argparse.Namespace) -> None:
         say(f"{now()}; ViT-B-32 and wav2vec2-base, random weights, fp32\n")
         row("extractor", "threads", "work s", "x real time", "x per core", "peak MB", "overhead s", "obvious x", "obvious x per core", "obvious MB", "ours / obvious", "goal")  # fmt: skip
         row(*["---"] * 12)
-        work, length, notes = {}, {}, []
+        work, length, notes, files = {}, {}, [], (folder, video, audio, weights)
         threads = {name: 1 if name in CROPS else args.threads for name in EXTRACTORS}
-        files = folder, video, audio, weights
         for name in args.only:
             job = job_command(name, *files, threads[name])
             usage, _ = finish(folder, name, launch(folder, name, job))
@@ -379,7 +371,7 @@ def main() -> None:
         "--audio", type=os.path.abspath, help="its sound (default: the sound of --video)"
     )
     p.add_argument("--seconds", type=float, default=60, help="length of the made recording, s")
-    p.add_argument("--excerpt", type=float, default=8, help="length for the obvious scripts, s")
+    p.add_argument("--excerpt", type=float, default=8, help="for the obvious scripts, s (from 2)")
     p.add_argument("--threads", type=int, default=2, help="per job (flow, flow_magnitude: 1)")
     p.add_argument("--only", nargs="+", choices=EXTRACTORS, default=EXTRACTORS)
     p.set_defaults(work=speed)
