@@ -16,6 +16,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from alignment import labels
+from media import probe
+
 ROOT = Path(__file__).resolve().parent.parent
 SHEET = "dataset\tsplit\tsession\trole\tvideo\n"
 
@@ -57,9 +60,13 @@ def media(tmp_path_factory) -> Path:
     (folder / "long.csv").write_text("0.5\n" * 500)
     row = "noxi\ttrain\t001\texpert\tvideo.mp4\n"
     (folder / "twice.tsv").write_text(SHEET + row + row)
-    (folder / "latin.tsv").write_bytes((SHEET + row).encode() + b"noxi\ttrain\t001\tnovic\xe9\tvideo.mp4\n")
+    (folder / "latin.tsv").write_bytes(
+        (SHEET + row).encode() + b"noxi\ttrain\t001\tnovic\xe9\tvideo.mp4\n"
+    )
     (folder / "corrupt.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 500)
     (folder / "clock.json").write_text('{"duration_s": 6.0, "n_ticks": 600, "rate_hz": 100}\n')
+    words = "--dataset d --session s --role r --video {m}/video.mp4 --audio {m}/audio.wav"
+    assert probe.main([*words.format(m=folder).split(), "--out", str(folder / "probe.json")]) == 0
     return folder
 
 
@@ -86,8 +93,8 @@ CASES = [
     Case("no face", "extractors.faces", "--video {m}/video.mp4 --out {o}/f.h5 --crops {o}/f.mkv", ("video.mp4", "face", "cure")),
     Case("truncated for faces", "extractors.faces", "--video {m}/truncated.mp4 --out {o}/f.h5 --crops {o}/f.mkv", ("truncated.mp4", "cure")),
     Case("missing weights", "extractors.wav2vec2", "--audio {m}/audio.wav --weights {m}/nothing --out {o}/w.h5", ("nothing", "cure")),
-    Case("label out of range", "alignment.labels", "--labels {m}/range.csv --out {o}/l.h5", ("range.csv", "21", "1.5", "cure")),
-    Case("label is a word", "alignment.labels", "--labels {m}/word.csv --out {o}/l.h5", ("word.csv", "21", "high", "cure")),
+    Case("label out of range", "alignment.labels", "--labels {m}/range.csv --probe {m}/probe.json --out {o}/l.h5", ("range.csv", "21", "1.5", "cure")),
+    Case("label is a word", "alignment.labels", "--labels {m}/word.csv --probe {m}/probe.json --out {o}/l.h5", ("word.csv", "21", "high", "cure")),
     Case("corrupt HDF5", "alignment.align", "--feature {m}/corrupt.h5 --clock {m}/clock.json --out {o}/a.h5", ("corrupt.h5", "cure", "rm ")),
     Case("duplicate roles", "corpora", "check {m}/twice.tsv", ("twice.tsv", "row 3", "role", "cure")),
     Case("sheet not UTF-8", "corpora", "check {m}/latin.tsv", ("latin.tsv", "line 3", "UTF-8", "cure")),
@@ -128,14 +135,8 @@ def test_bad_input(case, media, tmp_path, capsys, monkeypatch):
 
 
 def test_labels_and_media_lengths_are_both_named(media, tmp_path, capsys):
-    from alignment import labels
-    from media import probe
-
-    words = f"--video {media}/video.mp4 --audio {media}/audio.wav --dataset d --session s --role r"
-    assert probe.main([*words.split(), "--out", str(tmp_path / "p.json")]) == 0
-    status = labels.main(
-        f"--labels {media}/long.csv --probe {tmp_path}/p.json --out {tmp_path}/l.h5".split()
-    )
+    words = "--labels {m}/long.csv --probe {m}/probe.json --out {o}/l.h5"
+    status = labels.main(words.format(m=media, o=tmp_path).split())
     screen = capsys.readouterr().err
     assert status == 1
     assert "long.csv" in screen and "20" in screen and "6" in screen

@@ -61,7 +61,8 @@ def blocks() -> list[tuple[str, str]]:
     found = []
     for path in RULES:
         for block in re.split(r"(?m)^\s*(?=(?:use )?rule\b)", path.read_text(encoding="utf-8"))[1:]:
-            if block.startswith(("rule", "use rule")):
+            target = not re.search(r"(?m)^\s+(shell|output):", block)  # only collects inputs
+            if block.startswith(("rule", "use rule")) and not target:
                 found.append((path.name, block))
     return found
 
