@@ -10,7 +10,7 @@ def allow_torchvision_without_cuda() -> None:
     """Call before the first import of torchvision, transformers models or open_clip."""
     import sys
 
-    if "torchvision" in sys.modules:
+    if "torchvision" in sys.modules or hasattr(allow_torchvision_without_cuda, "library"):
         return
     import torch
 
