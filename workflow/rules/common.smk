@@ -4,6 +4,7 @@ import sys
 
 sys.path.insert(0, workflow.basedir)
 
+import snakemake.benchmark
 from snakemake.exceptions import WorkflowError
 
 from corpora.demo import session_files, weights_files
@@ -20,6 +21,9 @@ except InputError as e:
     raise WorkflowError("\n".join(e.lines())) from None
 
 use_this_python()
+# `benchmark:` samples memory by reading every mapping of the job's processes; twice a second, as is
+# the default for the first half minute, that took a third of a core from short jobs.
+snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = 5.0
 # Jobs that profit from a GPU ask for one where there is one; profiles limit the total.
 GPU = min(1, gpus_visible())
 
