@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORES ?= all
 CORPUS ?= ../shared/corpora/realclips
 
-.PHONY: demo test realclips evidence plan lint clean-demo
+.PHONY: demo test realclips evidence plan lint
 
 $(BIN)/.ready: pyproject.toml envs/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || { echo "Python 3.11 or 3.12 is needed: make PYTHON=python3.11 ..." >&2; exit 1; }
@@ -17,12 +17,15 @@ $(BIN)/.ready: pyproject.toml envs/constraints.txt
 demo: $(BIN)/.ready
 	$(BIN)/snakemake --cores $(CORES)
 	$(BIN)/snakemake --cores 1 --report results/report.zip --quiet all
+	$(BIN)/python -m workflow.digest
 
 test: $(BIN)/.ready
 	$(BIN)/python -m pytest
 
 realclips: $(BIN)/.ready
 	$(BIN)/snakemake --cores $(CORES) --configfile presets/realclips.yaml --config media_root='$(CORPUS)'
+	$(BIN)/snakemake --cores 1 --configfile presets/realclips.yaml --config media_root='$(CORPUS)' --report results/realclips/report.zip --quiet all
+	$(BIN)/python -m workflow.digest --configfile presets/realclips.yaml --media-root '$(CORPUS)'
 
 # Do the partners carry the gain? Three generated corpora, three seeds each; about an hour.
 EVIDENCE ?= 1 2 3

@@ -1,8 +1,15 @@
-"""What a person reads last: the table after a run, the digest of failures after a broken one."""
+"""What a person reads last: the table after a run, the digest of failures after a broken one.
 
+python -m workflow.digest [--configfile presets/noxi.yaml]     # the tables, and where all lies
+"""
+
+import argparse
 import re
 import shutil
+import sys
 from pathlib import Path
+
+from runtime.job import run_job
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -22,7 +29,9 @@ def summary(study) -> str:
         parts.append(f"tables   {path.parent}/ccc.{{csv,md,tex}}")
     parts.append(f"curves   {study.results}/curves/<run>/<dataset>.png")
     parts.append(f"quality  {study.results}/qc/qc.tsv")
-    parts.append(f"report   snakemake --report {study.results}/report.zip")
+    report = Path(study.results) / "report.zip"
+    how = "" if report.exists() else f"   (make it: snakemake --report {report})"
+    parts.append(f"report   {report}{how}")
     return "\n".join(parts)
 
 
@@ -84,3 +93,29 @@ def digest(study, snakemake_log: str | list[str]) -> str:
     lines.append("Everything else is kept; the same command goes on from here.")
     lines.append("After a kill: `snakemake --unlock`, then the same command.")
     return "\n".join(lines)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m workflow.digest", description="Print the tables and where everything lies."
+    )
+    parser.add_argument("--configfile", nargs="*", default=[], help="presets on top of config.yaml")
+    parser.add_argument("--media-root", metavar="DIR", help="overrides the config's media_root")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    def work(args: argparse.Namespace) -> None:
+        from workflow.config import load_config
+        from workflow.study import Study
+
+        config = load_config(args.configfile)
+        if args.media_root:
+            config["media_root"] = args.media_root
+        print(summary(Study(config)))
+
+    return run_job("workflow.digest", build_parser(), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
