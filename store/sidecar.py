@@ -7,7 +7,7 @@ Ids and paths are relative to the results folder or the corpus; no user name, no
 
 import hashlib
 import json
-import os
+import shlex
 import subprocess
 from functools import cache
 from importlib import metadata
@@ -67,6 +67,17 @@ def versions(packages: list[str]) -> dict[str, str]:
     return found
 
 
+def relative_command(command: str) -> str:
+    """The command with every absolute path cut to its last two parts: no folder of a machine."""
+    words = []
+    for word in shlex.split(command):
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        if value.startswith("/"):
+            value = "/".join(Path(value).parts[-2:]).lstrip("/")
+        words.append(f"{option}{equals}{value}" if equals else (option or value))
+    return shlex.join(words)
+
+
 def write_sidecar(
     output: str | Path,
     *,
@@ -94,7 +105,7 @@ def write_sidecar(
         "counts": counts or {},
         "versions": versions(packages),
         "run": {
-            "command": command.replace(os.path.expanduser("~") + "/", "~/"),
+            "command": relative_command(command),
             "commit": commit(),
             "device": device,
             "seconds": None if seconds is None else round(seconds, 3),

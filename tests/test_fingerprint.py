@@ -106,6 +106,26 @@ def test_closure_follows_repository_imports_but_not_runtime(tmp_path):
     assert code_hash("extractors.a", root) != before
 
 
+def test_provenance_lies_outside(tmp_path):
+    root = write(
+        tmp_path,
+        {
+            "extractors/__init__.py": "",
+            "extractors/a.py": "from store.sidecar import write_sidecar\nx = 1\nwrite_sidecar('a', x=x)\n",
+            "store/__init__.py": "",
+            "store/sidecar.py": "def write_sidecar(*a, **k): pass\n",
+        },
+    )
+    assert closure("extractors.a", root) == ("extractors", "extractors.a")
+    before = code_hash("extractors.a", root)
+    write(
+        root,
+        {"extractors/a.py": "from store.sidecar import write_sidecar\nx = 1\nwrite_sidecar('b')\n"},
+    )
+    code_hash.cache_clear()
+    assert code_hash("extractors.a", root) == before
+
+
 def test_settings_are_sorted_and_readable():
     one = fingerprint("store.features", {"b": 1, "a": {"z": [1, 2], "y": None}})
     two = fingerprint("store.features", {"a": {"y": None, "z": [1, 2]}, "b": 1})

@@ -14,7 +14,7 @@ from aligned_files import feature_file, results_folder
 from alignment import session
 from runtime import InputError
 from store import __main__ as store_command
-from store import describe
+from store import describe, sidecar
 from store.atomic import atomic_path, write_text
 from store.features import FeatureAttributes, FeatureWriter, check_features, read_features
 from store.sidecar import file_identity, sha256, write_sidecar
@@ -258,3 +258,12 @@ def test_damaged_and_missing_files_end_in_two_lines(tmp_path, command):
         )  # fmt: skip
         assert done.returncode == 1
         assert len(done.stderr.splitlines()) == 2 and name in done.stderr
+
+
+def test_commands_in_sidecars_name_no_folder_of_a_machine():
+    command = (
+        "python -m x.y --video '/data/my corpus/noxi/001/expert.mp4' --out=/r/f.h5 --n 3 a/b.h5"
+    )
+    assert sidecar.relative_command(command) == (
+        "python -m x.y --video 001/expert.mp4 --out=r/f.h5 --n 3 a/b.h5"
+    )

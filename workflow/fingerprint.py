@@ -4,8 +4,8 @@
 
 `code` hashes the syntax trees of the job's module and of the repository modules it imports, so
 comments, docstrings and formatting are free. Presentation is free too, by one rule: what comes from
-the package `runtime` (errors, logs, progress, devices, threads) cannot change a number. Its modules
-are not followed, its imports and statements that only call it are dropped, ``progress(x, ...)``
+the package `runtime` (errors, logs, progress, devices, threads) or from `store.sidecar` (provenance
+beside the results) cannot change a number. These modules are not followed, their imports and statements that only call them are dropped, ``progress(x, ...)``
 counts as ``x``, and of ``raise InputError(...)`` only the raise counts. Functions named
 ``build_parser`` and ``main`` and the ``__main__`` guard are the command line: dropped as well.
 
@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PRESENTATION = {"runtime"}
+PRESENTATION = ("runtime", "store.sidecar")
 PACKAGES = {
     "alignment",
     "corpora",
@@ -33,6 +33,11 @@ PACKAGES = {
 COMMAND_LINE = {"build_parser", "main"}
 
 
+def is_presentation(module: str) -> bool:
+    """Whether a module can change no number, by its name."""
+    return any(module == p or module.startswith(p + ".") for p in PRESENTATION)
+
+
 class _Essence(ast.NodeTransformer):
     """Reduce a module to what can change a number."""
 
@@ -45,11 +50,11 @@ class _Essence(ast.NodeTransformer):
         return isinstance(node, ast.Name) and node.id in self.presented
 
     def visit_Import(self, node: ast.Import):
-        node.names = [n for n in node.names if n.name.split(".")[0] not in PRESENTATION]
+        node.names = [n for n in node.names if not is_presentation(n.name)]
         return node if node.names else None
 
     def visit_ImportFrom(self, node: ast.ImportFrom):
-        return None if (node.module or "").split(".")[0] in PRESENTATION else node
+        return None if is_presentation(node.module or "") else node
 
     def visit_Expr(self, node: ast.Expr):
         if isinstance(node.value, ast.Constant) or self._is_presented(node.value):
@@ -105,7 +110,7 @@ class _Essence(ast.NodeTransformer):
 def _presented_names(tree: ast.Module) -> set[str]:
     names = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PRESENTATION:
+        if isinstance(node, ast.ImportFrom) and is_presentation(node.module or ""):
             names |= {n.asname or n.name for n in node.names}
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
             call = node.value
@@ -146,10 +151,11 @@ def imported_modules(source: str, module: str, root: Path) -> set[str]:
             for n in node.names:
                 full = f"{base}.{n.name}"
                 found.add(full if _module_file(full, root) else base)
-    local = {
-        m for m in found if m.split(".")[0] in PACKAGES - PRESENTATION and _module_file(m, root)
+    return {
+        m
+        for m in found
+        if m.split(".")[0] in PACKAGES and not is_presentation(m) and _module_file(m, root)
     }
-    return local
 
 
 @cache

@@ -5,6 +5,7 @@ before anything runs. Paths are relative to the working directory; `results` is 
 """
 
 import json
+import os
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from runtime import InputError
 from workflow.config import check_config, merge
 from workflow.fingerprint import fingerprint
 
+REPORTED = Path(__file__).resolve().parent.parent / "evaluation" / "reported.yaml"
 NOT_NUMBERS = ("enabled", "align", "weights")
 
 
@@ -324,7 +326,7 @@ class Study:
             {
                 "runs": t["runs"],
                 "columns": self.columns(t),
-                "reported": "evaluation/reported.yaml" if t.get("reported") else None,
+                "reported": os.path.relpath(REPORTED) if t.get("reported") else None,
                 "selection": selected or None,
                 "resamples": t.get("bootstrap", 1000),
                 "note": t.get("note"),
