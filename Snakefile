@@ -56,6 +56,7 @@ include: "workflow/rules/evidence.smk"
 
 
 onstart:
+    spare_the_scheduler(workflow)
     warn_about_versions(study)
 
 

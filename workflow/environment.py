@@ -16,3 +16,15 @@ def use_this_python() -> None:
     os.environ["PATH"] = os.pathsep.join([bins, os.environ.get("PATH", "")])
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+
+
+def spare_the_scheduler(workflow) -> None:
+    """Take the job rate limit off local runs (call in onstart).
+
+    Snakemake 9.27 starts one more timer per finished job, and each of them looks through all jobs
+    every second: a few hundred jobs cost a fifth of a core, a large study all of it. The limit is
+    there for submissions to a cluster, where it stays.
+    """
+    scheduler = getattr(workflow, "scheduler", None)
+    if getattr(workflow, "local_exec", True) and getattr(scheduler, "job_rate_limiter", None):
+        scheduler.job_rate_limiter = None

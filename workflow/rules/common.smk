@@ -11,7 +11,7 @@ from corpora.demo import session_files, weights_files
 from runtime import InputError
 from runtime.device import gpus_visible
 from workflow.digest import digest, summary
-from workflow.environment import use_this_python
+from workflow.environment import spare_the_scheduler, use_this_python
 from workflow.versions import warn_about_versions
 from workflow.study import Study, options
 
