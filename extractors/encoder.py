@@ -55,20 +55,20 @@ class _FirstNorm:
     wav2vec2-base, hubert-base and their kin (feat_extract_norm = "group") normalise every channel of
     their first convolution over time. In a chunk that would blow up a quiet stretch to the level of
     speech; here mean and variance come from the first pass over the recording, as in one full pass.
-    They are taken on the raw samples: the convolution is linear, so those of the normalised samples
-    follow.
+    The convolution is linear, so they follow from the mean (K,) and the second moments (K, K) of the
+    raw samples under its kernel: no channel has to be computed.
     """
 
     def __init__(self, layer):
         import torch
 
-        self.conv = layer.conv
         self.norm = layer.layer_norm
-        # Statistics in fp32 whatever the precision of the model
-        self.kernel = layer.conv.weight.detach().float().clone()  # (C, 1, K)
+        # Statistics in double whatever the precision of the model
+        self.kernel = layer.conv.weight.detach().double().cpu().numpy()[:, 0]  # (C, K)
+        bias = layer.conv.bias
+        self.bias = 0.0 if bias is None else bias.detach().double().cpu().numpy()
         self.stride = layer.conv.stride[0]
-        self.moments = _Moments()
-        self.held = np.zeros(0, np.float32)
+        self.reset()
         self.scale = self.shift = None
 
         class Affine(torch.nn.Module):
@@ -78,37 +78,35 @@ class _FirstNorm:
         layer.layer_norm = Affine()
 
     def reset(self) -> None:
-        self.moments = _Moments()
+        size = self.kernel.shape[1]
+        self.n = 0
+        self.sums, self.products = np.zeros(size), np.zeros((size, size))
         self.held = np.zeros(0, np.float32)
 
-    def add(self, block: np.ndarray, device) -> None:
-        import torch
-
-        kernel = self.kernel.to(device)
-        size = kernel.shape[2]
-        for start in range(0, len(block), 2 * MODEL_RATE_HZ):  # small pieces: C channels of each
-            self.held = np.concatenate([self.held, block[start : start + 2 * MODEL_RATE_HZ]])
-            n = (len(self.held) - size) // self.stride + 1
-            if n < 1:
-                continue
-            samples = torch.from_numpy(self.held).to(device)
-            with torch.inference_mode():
-                hidden = torch.nn.functional.conv1d(samples[None, None], kernel, stride=self.stride)
-                variance, mean = torch.var_mean(hidden[0], dim=1, correction=0)
-            squares = variance.double().cpu().numpy() * n
-            self.moments.merge(n, mean.double().cpu().numpy(), squares)
-            self.held = self.held[n * self.stride :]
+    def add(self, block: np.ndarray) -> None:
+        self.held = np.concatenate([self.held, block])
+        size = self.kernel.shape[1]
+        n = (len(self.held) - size) // self.stride + 1
+        if n < 1:
+            return
+        windows = np.lib.stride_tricks.sliding_window_view(self.held, size)[:: self.stride]
+        windows = windows[:n].astype(np.float64)  # (n, K)
+        self.sums += windows.sum(axis=0)
+        self.products += windows.T @ windows
+        self.n += n
+        self.held = self.held[n * self.stride :]
 
     def finish(self, mean: float, scale: float, device) -> None:
         """Statistics of the convolution of (x - mean) * scale, as one scale and shift (C, 1)."""
         import torch
 
-        kernel_sum = self.kernel.double().sum(dim=(1, 2)).cpu().numpy()
-        bias = 0.0 if self.conv.bias is None else self.conv.bias.double().cpu().numpy()
-        centre = scale * (self.moments.mean - mean * kernel_sum) + bias
-        variance = scale**2 * self.moments.squares / self.moments.n
-        gain = self.norm.weight.detach().double().cpu().numpy() / np.sqrt(variance + self.norm.eps)
-        shift = self.norm.bias.detach().double().cpu().numpy() - centre * gain
+        centre = self.sums / self.n - mean  # (K,)
+        covariance = self.products / self.n - np.outer(self.sums, self.sums) / self.n**2
+        variance = scale**2 * np.einsum("ck,kl,cl->c", self.kernel, covariance, self.kernel)
+        gain = self.norm.weight.detach().double().cpu().numpy()
+        gain = gain / np.sqrt(np.maximum(variance, 0.0) + self.norm.eps)  # (C,)
+        level = scale * self.kernel @ centre + self.bias
+        shift = self.norm.bias.detach().double().cpu().numpy() - level * gain
         self.scale = torch.from_numpy(gain[:, None]).float().to(device)
         self.shift = torch.from_numpy(shift[:, None]).float().to(device)
 
@@ -184,12 +182,12 @@ class Encoder:
                 if self.extractor.do_normalize:
                     moments.add(block)
                 if self.first_norm:
-                    self.first_norm.add(block, self.device)
+                    self.first_norm.add(block)
         if moments.n:
             degrees = max(1, moments.n - 1) if self.filter_banks else moments.n
             self.mean = np.asarray(moments.mean, np.float32)
             self.scale = np.asarray(1 / np.sqrt(moments.squares / degrees + 1e-7), np.float32)
-        if self.first_norm and self.first_norm.moments.n:
+        if self.first_norm and self.first_norm.n:
             mean, scale = (self.mean, self.scale) if moments.n else (0.0, 1.0)
             self.first_norm.finish(float(mean), float(scale), self.device)
 
