@@ -16,27 +16,11 @@ the oracle of every participant lies there too.
 
 from dataclasses import dataclass
 
+from corpora.sheet import COLUMNS
 from runtime import InputError
 
 SCALES = ("demo", "evidence")
 SECONDS = 30.0
-SHEET_COLUMNS = (
-    "dataset",
-    "split",
-    "session",
-    "role",
-    "video",
-    "audio",
-    "labels",
-    "audio_channel",
-    "roi",
-    "offset",
-    "language",
-    "gender",
-    "age",
-    "exclude",
-    "exclude_reason",
-)
 WEIGHTS_FILES = {
     "wav2vec2": ("config.json", "model.safetensors", "preprocessor_config.json"),
     "clip_face": ("open_clip_config.json", "open_clip_model.safetensors"),
@@ -259,7 +243,7 @@ def weights_files(feature: str) -> tuple[str, ...]:
 
 
 def sheet_rows(scale: str = "demo") -> list[dict[str, str]]:
-    """Rows of the sessions sheet (keys: SHEET_COLUMNS), one per participant, empty seats excluded.
+    """Rows of the sessions sheet (keys: COLUMNS), one per participant, empty seats excluded.
 
     Test sessions name their labels in ``truth/``, so that scores exist; training reads train rows
     only.
@@ -269,7 +253,7 @@ def sheet_rows(scale: str = "demo") -> list[dict[str, str]]:
         files = session_files(session.dataset, session.session)
         for person in session.people:
             entry = files[person.role]
-            row = dict.fromkeys(SHEET_COLUMNS, "")
+            row = dict.fromkeys(COLUMNS, "")
             row.update(
                 dataset=session.dataset,
                 split=session.split,
@@ -290,6 +274,6 @@ def sheet_rows(scale: str = "demo") -> list[dict[str, str]]:
 
 def sheet_text(scale: str = "demo") -> str:
     """The sheet as tab-separated text with a header line."""
-    lines = ["\t".join(SHEET_COLUMNS)]
-    lines += ["\t".join(row[column] for column in SHEET_COLUMNS) for row in sheet_rows(scale)]
+    lines = ["\t".join(COLUMNS)]
+    lines += ["\t".join(row[column] for column in COLUMNS) for row in sheet_rows(scale)]
     return "\n".join(lines) + "\n"
