@@ -40,6 +40,7 @@ rule all:
     input:
         tables(),
         curves(),
+        predictions(),
         indexes(),
         f"{study.results}/qc/qc.tsv",
     message:

@@ -81,6 +81,16 @@ def curves():
     ] + [f"{study.results}/curves/{run}/training.png" for run in study.runs]
 
 
+def predictions():
+    # Sets without labels are predicted as well; nothing scores them.
+    return [
+        f"{study.results}/predictions/{run.name}/seed-{seed}/{dataset}.h5"
+        for run in study.runs.values()
+        for seed in run.seeds
+        for dataset in study.datasets(run)
+    ]
+
+
 def indexes():
     return [f"{study.results}/aligned/{d}/{s}.h5" for d, s in study.by_session]
 
