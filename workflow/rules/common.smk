@@ -22,7 +22,7 @@ except InputError as e:
 
 use_this_python()
 # `benchmark:` samples memory by reading every mapping of the job's processes; twice a second, as is
-# the default for the first half minute, that took a third of a core from short jobs.
+# the default for the first half minute, that is time taken from the jobs themselves.
 snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = 5.0
 # Jobs that profit from a GPU ask for one where there is one; profiles limit the total.
 GPU = min(1, gpus_visible())
