@@ -63,7 +63,12 @@ def test_tables_curves_and_summary(study):
     results = house / "results"
     with open(results / "tables/main/ccc.csv", encoding="utf-8", newline="") as f:
         table = list(csv.DictReader(f))
-    assert [r["run"] for r in table] == ["da_mamba", "da_mamba_no_partner", "egemaps_mlp", "constant"]
+    assert [r["run"] for r in table] == [
+        "da_mamba",
+        "da_mamba_no_partner",
+        "egemaps_mlp",
+        "constant",
+    ]
     assert not any(name.startswith("mpiigi") for name in table[0])
     for column in ("noxi/val", "noxi/test"):
         values = {r["run"]: next(v for k, v in r.items() if k.startswith(column)) for r in table}
@@ -98,7 +103,11 @@ def test_every_output_has_a_complete_sidecar_and_a_log(study):
 
 def test_contract_holds_for_every_file(study):
     house, _, _ = study
-    files = sorted(p for s in ("features", "aligned", "labels", "predictions") for p in (house / "results" / s).rglob("*.h5"))
+    files = sorted(
+        p
+        for s in ("features", "aligned", "labels", "predictions")
+        for p in (house / "results" / s).rglob("*.h5")
+    )
     done = subprocess.run(
         [sys.executable, "-m", "store", "validate", *map(str, files)],
         cwd=ROOT, capture_output=True, text=True, timeout=120,
