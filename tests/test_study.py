@@ -64,7 +64,7 @@ def test_excluded_people_leave_every_stage_and_are_counted(sheet):
     s = study(sheet)
     assert s.spec(("noxi", "007")) == "noxi/007:expert@val"
     assert s.excluded_counts("noxi") == ["val=1"]
-    assert not any("007/novice" in path for path in s.of_participants("faces"))
+    assert not any("007/novice" in path for path in s.aligned(s.by_session, s.features))
 
 
 @pytest.mark.parametrize(

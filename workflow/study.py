@@ -186,12 +186,6 @@ class Study:
 
     # ---- paths ----
 
-    def of_participants(self, stage: str, suffix: str = ".h5") -> list[str]:
-        return [
-            f"{self.results}/{stage}/{p.dataset}/{p.session}/{p.role}{suffix}"
-            for p in self.participants
-        ]
-
     def aligned(self, keys: Iterable[tuple[str, str]], features: Iterable[str]) -> list[str]:
         """Aligned files of every participant of the sessions."""
         features = list(features)
