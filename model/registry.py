@@ -1,27 +1,23 @@
-"""Every model by name. A new one is a class, a config dataclass in model/config.py and a line here.
+"""Every model by its name: settings in model/configs, the network in model/architectures.
 
-The contract of a model class
-    __init__(config, dims): dims maps feature -> dimension
-    load_statistics(statistics, label): normalisation from the training sessions, kept in buffers
-    forward(batch) -> {"engagement": (B, L), "losses": {name: scalar}}: the score loss is the
-        training loop's; `losses` holds what a model adds, weighted by training.<name>_weight
-    parts() -> {part: [modules]}: for `python -m model describe`
+Architectures are imported by name, so that code that trains one model does not depend on the others
+(workflow.fingerprint); a run adds its own architecture's code to its fingerprint.
 """
 
 import dataclasses
+import importlib
 
 from torch import nn
 
-from model.baselines import Constant, Mlp
 from model.config import Settings
-from model.da_mamba import DaMamba
+from model.configs import architecture
+from model.frame_model import FrameModel
 
-MODELS: dict[str, type[nn.Module]] = {"da_mamba": DaMamba, "mlp": Mlp, "constant": Constant}
 
-
-def build(settings: Settings, dims: dict[str, int]) -> nn.Module:
+def build(settings: Settings, dims: dict[str, int]) -> FrameModel:
     """The model of a run, freshly initialised; dims: feature -> dimension."""
-    return MODELS[settings.name](settings.model, {name: dims[name] for name in settings.features})
+    kind = importlib.import_module(architecture(settings.name)).Model
+    return kind(settings.model, {name: dims[name] for name in settings.features}, settings.outputs)
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:

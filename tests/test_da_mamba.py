@@ -8,11 +8,13 @@ import torch
 
 from model.__main__ import describe
 from model.batch import Batch
-from model.blocks import ChunkAttention, CrossAttention, HybridBlock, Normalise
-from model.config import MODEL_CONFIGS, parse, resolve
+from model.config import parse, resolve
+from model.layers.attention import ChunkAttention, CrossAttention
+from model.layers.hybrid import HybridBlock
+from model.layers.inputs import Normalise
+from model.layers.mamba import MambaBlock
 from model.losses import alignment_loss, ccc, ccc_loss, mse_loss
-from model.mamba import MambaBlock
-from model.registry import MODELS, build, count_parameters
+from model.registry import build, count_parameters
 from runtime import InputError
 
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
@@ -151,7 +153,7 @@ def test_values_of_invalid_frames_are_never_used_and_absence_is_seen():
 
 
 def test_the_shift_moves_whole_windows_in_training_only():
-    norm = Normalise(3, clip=10.0, shift=0.5)
+    norm = Normalise("x", 3, clip=10.0, shift=0.5)
     x, valid = torch.randn(400, 5, 3), torch.ones(400, 5, dtype=torch.bool)
     valid[:, 2] = False
     torch.manual_seed(0)
@@ -389,7 +391,3 @@ def test_resolve_is_canonical():
         40,
     )
     assert (paper["score_weight"], paper["alignment_weight"]) == (1.0, 0.4)
-
-
-def test_registry_and_configs_name_the_same_models():
-    assert set(MODELS) == set(MODEL_CONFIGS)

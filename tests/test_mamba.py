@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.mamba import BiMambaBlock, MambaBlock
+from model.layers.mamba import BiMambaBlock, MambaBlock
 from model.optim import parameter_groups
 from runtime.torchvision_cpu import allow_torchvision_without_cuda
 

@@ -15,7 +15,7 @@ from corpora.demo import weights_files
 from corpora.sheet import Participant, read_sheet
 from runtime import InputError
 from workflow.config import check_config, merge
-from workflow.fingerprint import fingerprint
+from workflow.fingerprint import code_hash, fingerprint
 
 REPORTED = Path(__file__).resolve().parent.parent / "evaluation" / "reported.yaml"
 NOT_NUMBERS = ("enabled", "align", "weights")
@@ -302,10 +302,13 @@ class Study:
 
     def training_fingerprint(self, run: str) -> str:
         """Settings, training sessions and code that a run's weights depend on."""
+        from model.configs import architecture
+
         r = self.runs[run]
         settings = dict(r.settings) | {"train": [self.spec(k) for k in self.sessions(r.train)]}
         if r.reads_validation:
             settings["validate"] = [self.spec(k) for k in self.sessions(r.validate)]
+        settings["architecture"] = code_hash(architecture(settings["model"]["name"]))
         return fingerprint("model.train", settings)
 
     def score_settings(self) -> dict:

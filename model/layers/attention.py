@@ -1,8 +1,7 @@
-"""Building blocks: input normalisation, local attention, hybrid block, cross-attention.
+"""Attention: within chunks of frames (local), and from a target to its partners.
 
 Glossary (code name: symbol or name in arXiv 2509.17711)
-    StreamInput: normalisation + 1x1 convolution of one cue   ChunkAttention: local branch,
-    chunk: s   HybridBlock: hybrid Mamba block (local chunked attention + global selective SSM)
+    ChunkAttention: local branch of the hybrid block   chunk: s
     CrossAttention: attention of the dialogue-aware encoder (target asks, partners answer)
     L: frames n   W: width of a block   H: heads
 """
@@ -10,57 +9,6 @@ Glossary (code name: symbol or name in arXiv 2509.17711)
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-MERGES = ("gate", "sum", "concat")
-
-
-class Normalise(nn.Module):
-    """(values - mean) / std per dimension, clipped; rows that are not valid become 0.
-
-    mean and std are buffers: they travel inside the checkpoint and come from training sessions
-    only (model.statistics). `clip` in standard deviations, 0 = off. `shift`: in training, every
-    person-window gets its own constant offset per dimension, drawn with this many standard
-    deviations: voices and faces differ by such offsets, and few training people are easily
-    memorised by them.
-    """
-
-    def __init__(self, dim: int, clip: float, shift: float = 0.0):
-        super().__init__()
-        self.clip, self.shift = clip, shift
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("std", torch.ones(dim))
-
-    def forward(self, values: Tensor, valid: Tensor) -> Tensor:
-        """values (R, L, D), NaN allowed where valid (R, L) is false -> (R, L, D), finite."""
-        # The mean replaces missing rows before anything is computed, so that no NaN reaches autograd.
-        values = torch.where(valid.unsqueeze(-1), values, self.mean)
-        z = (values - self.mean) / self.std  # (R, L, D)
-        if self.clip:
-            z = z.clamp(-self.clip, self.clip)
-        if self.shift and self.training:
-            offset = torch.randn(
-                len(z), 1, z.shape[-1], dtype=z.dtype, device=z.device
-            )  # (R, 1, D)
-            z = torch.where(valid.unsqueeze(-1), z + self.shift * offset, z)
-        return z
-
-
-class StreamInput(nn.Module):
-    """One stream to the common width: (R, L, D), (R, L) -> (R, L, d).
-
-    A missing frame (no face, no left context) is its own learned vector `absent`, not a zero that
-    looks like an average frame.
-    """
-
-    def __init__(self, dim: int, d: int, clip: float, shift: float = 0.0):
-        super().__init__()
-        self.normalise = Normalise(dim, clip, shift)
-        self.project = nn.Linear(dim, d)
-        self.absent = nn.Parameter(torch.zeros(d))
-
-    def forward(self, values: Tensor, valid: Tensor) -> Tensor:
-        x = self.project(self.normalise(values, valid))  # (R, L, d)
-        return torch.where(valid.unsqueeze(-1), x, self.absent)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -105,41 +53,6 @@ class ChunkAttention(nn.Module):
         q, k, v = (split_heads(t, self.heads) for t in self.qkv(x).chunk(3, dim=-1))
         y = join_heads(attend(q, k, v, mask))  # (R, L/s, s, W)
         return self.out(y.flatten(1, 2)[:, :L])  # (R, L, W)
-
-
-class HybridBlock(nn.Module):
-    """x + merge(local chunked attention, global selective SSM), both on LayerNorm(x).
-
-    merge: `gate` (per channel g local + (1 - g) global, g learned), `sum`, `concat` (Linear over
-    both).
-    """
-
-    def __init__(
-        self, width: int, heads: int, chunk: int, mixer: nn.Module, merge: str, dropout: float
-    ):
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.local = ChunkAttention(width, heads, chunk)
-        self.globally = mixer
-        self.merge = merge
-        if merge == "gate":
-            self.gate = nn.Parameter(torch.zeros(width))
-        elif merge == "concat":
-            self.join = nn.Linear(2 * width, width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x (R, L, W), mask (R, L) -> (R, L, W)."""
-        u = self.norm(x)  # (R, L, W)
-        near, far = self.local(u, mask), self.globally(u, mask)  # (R, L, W) each
-        if self.merge == "gate":
-            g = torch.sigmoid(self.gate)  # (W,)
-            y = g * near + (1 - g) * far
-        elif self.merge == "concat":
-            y = self.join(torch.cat([near, far], dim=-1))
-        else:
-            y = near + far
-        return x + self.dropout(y)
 
 
 class CrossAttention(nn.Module):

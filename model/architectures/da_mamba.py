@@ -19,10 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from model.batch import Batch, take_rows
-from model.blocks import CrossAttention, HybridBlock, StreamInput
-from model.config import DaMambaConfig
+from model.configs.da_mamba import DaMambaConfig
+from model.frame_model import FrameModel
+from model.layers.attention import CrossAttention
+from model.layers.hybrid import HybridBlock
+from model.layers.inputs import StreamInput
+from model.layers.mamba import MIXERS
 from model.losses import alignment_loss
-from model.mamba import MIXERS
 
 
 class Residual(nn.Module):
@@ -40,9 +43,11 @@ class Residual(nn.Module):
 class StreamEncoder(nn.Module):
     """One cue of one person: 1x1 projection, then a single Mamba layer. (R, L, D) -> (R, L, d)."""
 
-    def __init__(self, dim: int, config: DaMambaConfig, mixer: Callable[[int], nn.Module]):
+    def __init__(
+        self, feature: str, dim: int, config: DaMambaConfig, mixer: Callable[[int], nn.Module]
+    ):
         super().__init__()
-        self.input = StreamInput(dim, config.d, config.input_clip, config.input_shift)
+        self.input = StreamInput(feature, dim, config.d, config.input_clip, config.input_shift)
         self.dropout = nn.Dropout(config.dropout)
         self.mamba = Residual(config.d, mixer(config.d))
 
@@ -69,15 +74,14 @@ class GroupStack(nn.Module):
         return self.norm(x)
 
 
-class DaMamba(nn.Module):
+class DaMamba(FrameModel):
     """Engagement of the target of each window, from its own streams and its partners'.
 
     dims maps each feature of `config.groups` to its dimension. One encoder serves every person.
     """
 
-    def __init__(self, config: DaMambaConfig, dims: dict[str, int]):
-        super().__init__()
-        self.config = config
+    def __init__(self, config: DaMambaConfig, dims: dict[str, int], outputs: int = 1):
+        super().__init__(config, dims, outputs)
         d = config.d
 
         def mixer(width: int) -> nn.Module:
@@ -85,7 +89,7 @@ class DaMamba(nn.Module):
 
         names = [name for members in config.groups.values() for name in members]
         self.streams = nn.ModuleDict(
-            {name: StreamEncoder(dims[name], config, mixer) for name in names}
+            {name: StreamEncoder(name, dims[name], config, mixer) for name in names}
         )
         widths = {group: d * len(members) for group, members in config.groups.items()}
         self.stacks, self.project = nn.ModuleDict(), nn.ModuleDict()
@@ -102,29 +106,21 @@ class DaMamba(nn.Module):
             self.context = Residual(W, mixer(W))
             self.cross = CrossAttention(W, config.heads)
         self.score = nn.Sequential(
-            nn.LayerNorm(W), nn.Linear(W, d), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(d, 1)
+            nn.LayerNorm(W),
+            nn.Linear(W, d),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(d, outputs),
         )
-        # Scores are in units of the training labels, so that training starts at a sensible place.
-        self.register_buffer("label_mean", torch.zeros(()))
-        self.register_buffer("label_std", torch.ones(()))
 
-    def load_statistics(self, statistics: dict[str, dict], label: dict[str, float]) -> None:
-        """Take over mean and std (training sessions only) of the streams and of the labels."""
-        for name, encoder in self.streams.items():
-            encoder.input.normalise.mean.copy_(torch.as_tensor(statistics[name]["mean"]))
-            encoder.input.normalise.std.copy_(torch.as_tensor(statistics[name]["std"]))
-        self.label_mean.fill_(label["mean"])
-        self.label_std.fill_(label["std"])
-
-    def forward(self, batch: Batch) -> dict:
+    def estimate(self, batch: Batch) -> dict:
         """batch -> {"engagement": (B, L), "losses": {"alignment": scalar}}."""
         groups, person = self.encode(batch)  # group -> (R, L, G), (R, L, W)
         target = person[batch.target]  # (B, L, W)
         if self.config.partner_fusion and batch.partners.shape[1]:
             target = target + self.listen(target, person, batch)
-        score = self.score(target).squeeze(-1)  # (B, L)
         losses = {"alignment": self.align(groups, batch)} if self.project else {}
-        return {"engagement": self.label_mean + self.label_std * score, "losses": losses}
+        return self.result(self.score(target), losses)
 
     def encode(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Every person of the batch once: group -> (R, L, G), and all of it fused, (R, L, W)."""
@@ -189,3 +185,6 @@ class DaMamba(nn.Module):
             parts |= {"context Mamba": [self.context], "cross-attention": [self.cross]}
         parts["score"] = [self.score]
         return parts
+
+
+Model = DaMamba

@@ -1,0 +1,75 @@
+"""Settings of training."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from model.configs.base import Checked
+from runtime import InputError
+
+
+@dataclass(frozen=True)
+class TrainingConfig(Checked):
+    """Training; defaults are the paper's numbers where the paper gives them."""
+
+    epochs: int = 40
+    batch: int = 128  # target windows
+    window: int = 96  # frames
+    core: int = 32  # predicted frames in the centre; also the step from window to window
+    learning_rate: float = 5e-5
+    weight_decay: float = 0.01
+    warmup_steps: int = 500
+    grad_clip: float = 5.0
+    ema: float = 0.999
+    score_loss: str = "ccc"
+    score_weight: float = 1.0
+    alignment_weight: float = 0.4
+    loss_frames: str = "core"
+    partners: str = "own"
+    selection: str = "last"
+    validate_every: int = 1  # epochs
+    pool_gb: float = 4.0
+
+    CHOICES: ClassVar = {
+        "score_loss": ("ccc", "mse"),
+        "loss_frames": ("core", "window"),
+        "partners": ("own", "shuffled"),
+        "selection": ("last", "best_val"),
+    }
+    MINIMUM: ClassVar = {
+        "epochs": 1,
+        "batch": 1,
+        "window": 1,
+        "core": 1,
+        "learning_rate": 0,
+        "weight_decay": 0,
+        "warmup_steps": 0,
+        "grad_clip": 1e-9,
+        "ema": 0,
+        "score_weight": 0,
+        "alignment_weight": 0,
+        "validate_every": 1,
+        "pool_gb": 1e-6,
+    }
+    PRESETS: ClassVar = {
+        "paper": {},
+        "demo": {
+            "epochs": 12,
+            "batch": 32,
+            "learning_rate": 4e-3,
+            "warmup_steps": 10,
+            "ema": 0.95,
+            "loss_frames": "window",
+            "validate_every": 4,
+        },
+    }
+
+    def checked(self) -> "TrainingConfig":
+        """These settings; InputError where keys disagree."""
+        if self.core > self.window or (self.window - self.core) % 2:
+            raise InputError(
+                f"training.window {self.window} does not hold {self.core} frames in its centre",
+                "choose window >= core with an even difference, for example 96 and 32",
+            )
+        if not self.ema < 1:
+            raise InputError(f"training.ema is {self.ema}", "choose 0 (off) to below 1")
+        return self
