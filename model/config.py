@@ -15,6 +15,7 @@ from typing import Any
 
 from model.configs import model_config, model_names
 from model.configs.base import ModelConfig, build, check_choice, check_keys, mapping, number
+from model.configs.prediction import PredictionConfig
 from model.configs.training import TrainingConfig
 from runtime import InputError
 
@@ -97,3 +98,8 @@ def parse(settings: dict[str, Any]) -> Settings:
             "classification needs classes of at least 2, regression classes: 0",
         )
     return Settings(name, config, training, tuple(features), rate, task, classes)
+
+
+def parse_prediction(settings: dict[str, Any]) -> PredictionConfig:
+    """Checked settings of prediction; `dataclasses.asdict` gives the canonical dict."""
+    return build(PredictionConfig, mapping(settings, "prediction"), "prediction")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from model.configs.base import ModelConfig
 
-NOT_MODELS = ("__init__", "base", "training")
+NOT_MODELS = ("__init__", "base", "prediction", "training")
 
 
 def model_names() -> list[str]:

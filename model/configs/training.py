@@ -22,7 +22,11 @@ class TrainingConfig(Checked):
     ema: float = 0.999
     score_loss: str = "ccc"
     score_weight: float = 1.0
-    alignment_weight: float = 0.4
+    alignment_weight: float = 0.4  # InfoNCE of da_mamba
+    mmd_weight: float = 0.1  # kernel distance of align_mamba
+    transport_weight: float = 0.1  # optimal-transport cost of align_mamba v2
+    mse_weight: float = 0.0  # added to any score loss
+    smoothness_weight: float = 0.0  # mean squared step between frames
     loss_frames: str = "core"
     partners: str = "own"
     selection: str = "last"
@@ -47,6 +51,10 @@ class TrainingConfig(Checked):
         "ema": 0,
         "score_weight": 0,
         "alignment_weight": 0,
+        "mmd_weight": 0,
+        "transport_weight": 0,
+        "mse_weight": 0,
+        "smoothness_weight": 0,
         "validate_every": 1,
         "pool_gb": 1e-6,
     }

@@ -1,0 +1,29 @@
+"""Settings of prediction: they change predictions and scores, never a trained model."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from model.configs.base import Checked
+
+
+@dataclass(frozen=True)
+class PredictionConfig(Checked):
+    """How a trained model is applied to whole sessions.
+
+    mode : `window` (windows as in training), `carry` (one pass, state carried from chunk to chunk),
+        `stream` (frame by frame, as live)
+    merge : of windows: `centre` (the predicted centre, as in the paper) or `mean` of all windows
+        that hold the frame
+    partner_context : frames of partner context in carry and stream, 0 = the training window
+    absent_rate : share of streams that are taken away (a test of missing modalities), per window
+    absent_seed : which ones
+    """
+
+    mode: str = "window"
+    merge: str = "centre"
+    partner_context: int = 0
+    absent_rate: float = 0.0
+    absent_seed: int = 0
+
+    CHOICES: ClassVar = {"mode": ("window", "carry", "stream"), "merge": ("centre", "mean")}
+    MINIMUM: ClassVar = {"partner_context": 0, "absent_rate": 0, "absent_seed": 0}
