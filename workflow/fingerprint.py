@@ -27,6 +27,7 @@ PACKAGES = {
     "media",
     "model",
     "runtime",
+    "ssi",
     "store",
     "workflow",
 }
