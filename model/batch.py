@@ -20,6 +20,7 @@ class Batch:
     target : (B,) rows of the targets
     partners : (B, P) rows of their partners, -1 where there is none; P may be 0
     label, label_mask : (B, L) engagement, and where it is known and counts; None when predicting
+    person : (R, 3) session, role and window of every row, as indices of `model.windows.Windows`
     """
 
     streams: dict[str, Tensor]
@@ -29,6 +30,7 @@ class Batch:
     partners: Tensor
     label: Tensor | None = None
     label_mask: Tensor | None = None
+    person: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on another device."""

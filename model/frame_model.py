@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from model.batch import Batch
 from model.configs.base import ModelConfig
 from model.layers.inputs import Normalise
+from model.missing import drop_in_training
 
 
 class FrameModel(nn.Module):
@@ -44,6 +45,8 @@ class FrameModel(nn.Module):
 
     def forward(self, batch: Batch) -> dict:
         """batch -> the result of the contract above."""
+        if self.training and self.config.absent_rate:
+            batch = drop_in_training(batch, self.config.absent_rate, list(self.dims))
         return self.estimate(batch)
 
     def estimate(self, batch: Batch) -> dict:

@@ -1,4 +1,4 @@
-"""Losses: CCC over the valid frames of a batch, and frame-wise InfoNCE between two groups.
+"""Losses: of the score over the labelled frames of a batch, and InfoNCE between two groups.
 
 Glossary (code name: symbol in arXiv 2509.17711)
     ccc_loss: L_CCC = 1 - CCC   alignment_loss: L_align (symmetric InfoNCE)   temperature: tau
@@ -8,6 +8,9 @@ All of them are finite, with finite gradients, for constant input, one frame, or
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from model.batch import Batch
+from model.configs.training import TrainingConfig
 
 EPSILON = 1e-8  # far below the variance of any usable label (0.01 of the scale squared is 1e-4)
 
@@ -41,7 +44,33 @@ def mse_loss(prediction: Tensor, label: Tensor, mask: Tensor) -> Tensor:
     return (error**2).sum() / weight.sum().clamp(min=1.0)
 
 
+def smoothness_loss(prediction: Tensor, frames: Tensor) -> Tensor:
+    """Mean squared step of the prediction between consecutive frames of the recording.
+
+    prediction (B, L) or (B, L, C), summed over C; frames (B, L) inside the recording -> scalar, 0
+    when no two frames follow each other.
+    """
+    both = frames[:, 1:] & frames[:, :-1]  # (B, L - 1)
+    step = prediction[:, 1:] - prediction[:, :-1]  # (B, L - 1) or (B, L - 1, C)
+    squared = step**2 if step.dim() == 2 else (step**2).sum(-1)  # (B, L - 1)
+    return torch.where(both, squared, 0.0).sum() / both.sum().clamp(min=1)
+
+
 SCORE_LOSSES = {"ccc": ccc_loss, "mse": mse_loss}
+
+
+def score_losses(out: dict, batch: Batch, training: TrainingConfig) -> dict[str, Tensor]:
+    """Losses of the prediction itself, unweighted: `score`, and `mse` and `smoothness` if wanted.
+
+    out: result of a model's forward for this batch. A weight of 0 computes nothing.
+    """
+    engagement, label, mask = out["engagement"], batch.label, batch.label_mask  # (B, L) each
+    losses = {"score": SCORE_LOSSES[training.score_loss](engagement, label, mask)}
+    if training.mse_weight:
+        losses["mse"] = mse_loss(engagement, label, mask)
+    if training.smoothness_weight:
+        losses["smoothness"] = smoothness_loss(engagement, batch.frames[batch.target])
+    return losses
 
 
 def alignment_loss(a: Tensor, b: Tensor, mask: Tensor, temperature: float = 0.07) -> Tensor:

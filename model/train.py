@@ -24,7 +24,7 @@ from torch.func import functional_call
 from model.batch import Batch
 from model.checkpoint import load_tensors, pack, resume_key, save_model, save_tensors, unpack
 from model.config import Settings, parse
-from model.losses import SCORE_LOSSES, ccc
+from model.losses import ccc, score_losses
 from model.optim import MovingAverage, learning_rate, parameter_groups
 from model.registry import build, count_parameters, loss_weights
 from model.statistics import read_statistics
@@ -164,8 +164,7 @@ def optimise(state: State, batch: Batch, settings: Settings, lr: float) -> None:
         group["lr"] = lr
     state.model.train()
     out = state.model(batch)
-    losses = {"score": SCORE_LOSSES[t.score_loss](out["engagement"], batch.label, batch.label_mask)}
-    losses |= out["losses"]
+    losses = score_losses(out, batch, t) | out["losses"]
     weights = loss_weights(settings)
     loss = sum(weights[name] * value for name, value in losses.items())
     state.optimiser.zero_grad()

@@ -200,6 +200,20 @@ class Windows:
         there = len(self.specs[other].roles)
         return list(dict.fromkeys((other, seat % there) for seat in seats))
 
+    def person_windows(self) -> set[tuple[int, int, int]]:
+        """(session, role, window) of everybody who is a target or a target's partner."""
+        units = set()
+        t = self.targets
+        for s, w, r in zip(t.session.tolist(), t.window.tolist(), t.role.tolist(), strict=True):
+            units.add((s, r, w))
+            units |= {(ps, pr, w) for ps, pr in self.persons(s, r) if self._inside(ps, w)}
+        return units
+
+    def _inside(self, session: int, window: int) -> bool:
+        """Whether any frame of a window lies inside the recording."""
+        _, lo, hi = self._span(session, window)
+        return lo < hi
+
     def _load(self, targets: Targets) -> None:
         """Bring the slices of these targets and their partners into memory, drop all others."""
         needed: dict[tuple[int, int, int], None] = {}
@@ -235,7 +249,7 @@ class Windows:
                 [
                     row_of.setdefault((ps, pr, w), len(row_of))
                     for ps, pr in self.persons(s, r)
-                    if self._span(ps, w)[1] < self._span(ps, w)[2]
+                    if self._inside(ps, w)
                 ]
             )
         R, L = len(row_of), self.window
@@ -269,6 +283,7 @@ class Windows:
             torch.from_numpy(partners),
             label,
             label_mask,
+            torch.tensor([(s, r, w) for s, r, w in row_of]),
         )
 
 

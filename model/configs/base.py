@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -65,13 +66,19 @@ class ModelConfig(Checked):
         for key in ("dropout", "prompt_dropout"):
             if not getattr(self, key) < 1:
                 raise InputError(f"model.{key} is {getattr(self, key)}", "choose 0 to below 1")
-        most = (len(features) - 1) / len(features)
-        if self.absent_rate > most:
-            raise InputError(
-                f"model.absent_rate is {self.absent_rate}, but one of {len(features)} streams must stay",
-                f"choose at most {most:.3f}",
-            )
+        check_absent_rate(self.absent_rate, len(features), "model.absent_rate")
         return self
+
+
+def check_absent_rate(rate: float, streams: int, key: str) -> None:
+    """InputError for a share of dropped streams that would leave somebody without any."""
+    most = (streams - 1) / streams
+    if not 0 <= rate <= most + 1e-9:  # 2/3 written with nine digits is meant as 2/3
+        shown = math.floor(1e4 * most) / 1e4
+        raise InputError(
+            f"{key} is {rate}, but one of {streams} streams must stay",
+            f"choose at most {shown:g} ({streams - 1}/{streams} of the streams)",
+        )
 
 
 def complete_groups(groups: dict[str, list[str]], features: list[str]) -> dict[str, list[str]]:
@@ -124,6 +131,9 @@ def build(kind: type[Checked], values: dict[str, Any], place: str) -> Any:
             value = number(name, value, expected)
             if value < minimum[key]:
                 raise InputError(f"{name} is {value}", f"choose a value of at least {minimum[key]}")
+        elif expected is str:  # a free word, checked by the model's own `checked`
+            if not isinstance(value, str):
+                raise InputError(f"{name} is {value!r}", "write a word")
         else:
             groups = mapping(value, name)
             if not all(isinstance(m, list | tuple) for m in groups.values()):
