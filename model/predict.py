@@ -59,8 +59,12 @@ def predict(
     partners: str | None = None,
     shuffle_seed: int = 0,
     fingerprint: str = "",
+    run: str | None = None,
 ) -> dict[str, int]:
-    """Predict and write; returns counts. partners: None = as the run was trained."""
+    """Predict and write; returns counts.
+
+    partners, run: None = as the run was trained, and its name.
+    """
     trained = load_model(checkpoint)
     datasets = sorted({spec.dataset for spec in specs})
     if len(datasets) != 1:
@@ -82,7 +86,7 @@ def predict(
     with create_hdf5(out) as new:
         f = new.file
         f.attrs["schema_version"] = SCHEMA_VERSION
-        f.attrs["run"], f.attrs["seed"] = trained.metadata["run"], trained.metadata["seed"]
+        f.attrs["run"], f.attrs["seed"] = run or trained.metadata["run"], trained.metadata["seed"]
         f.attrs["dataset"], f.attrs["fingerprint"] = datasets[0], fingerprint
         for session in progress(range(len(specs)), "predict", unit="sessions"):
             group = f.create_group(specs[session].session)
@@ -113,6 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="shuffled: partners from another session (default: as the run was trained)",
     )
     add("--shuffle-seed", type=int, default=0, help="which other session, with shuffled partners")
+    add("--run", help="name stored in the file (default: of the run that trained the model)")
     add("--out", type=Path, required=True, help="HDF5 file to write")
     add_job_arguments(parser)
     return parser
@@ -130,6 +135,7 @@ def main(argv: list[str] | None = None) -> int:
             args.partners,
             args.shuffle_seed,
             args.fingerprint,
+            args.run,
         )
         write_sidecar(
             args.out,
