@@ -4,14 +4,17 @@ python -m corpora init noxi ROOT > sessions.tsv
 python -m corpora init mpiigi ROOT --no-header >> sessions.tsv
 python -m corpora init folder ROOT --dataset mine --split test > sessions.tsv
 python -m corpora check sessions.tsv --media-root ROOT
+python -m corpora doctor noxi ROOT
 """
 
 import argparse
 import sys
 
 from corpora import folder, mpiigi, noxi
+from corpora.doctor import examine, report
 from corpora.layout import log, summary
 from corpora.sheet import SPLITS, read_sheet, write_sheet
+from corpora.streams import CORPORA, find_people
 from media.probe import stated_length
 from runtime.job import run_job
 
@@ -57,6 +60,11 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--media-root", metavar="DIR", help="folder its paths start from (default: the sheet's)"
     )
+    doctor = commands.add_parser(
+        "doctor", help="find the known defects of the challenge's precomputed streams"
+    )
+    doctor.add_argument("corpus", choices=CORPORA, help="layout of the tree")
+    doctor.add_argument("root", metavar="ROOT", help="folder of the download")
     return parser
 
 
@@ -67,6 +75,12 @@ def run(args: argparse.Namespace) -> None:
         print("\n".join(summary(rows)))
         seconds = sum(stated_length(p.video) for p in rows if not p.exclude)
         print(f"{seconds / 3600:.2f} hours of video")
+        return
+    if args.command == "doctor":
+        people = find_people(args.root, args.corpus)
+        findings = examine(people)
+        sys.stdout.write(report(findings))
+        log.info("%d participants, %d findings", len(people), len(findings))
         return
     options = {"split": args.split} if args.kind == "folder" else {}
     if args.dataset:

@@ -16,14 +16,8 @@ MISSING = re.compile(r"[+-]?(nan(\((ind|snan)\))?|1\.#(qnan|ind)0*)?", re.IGNORE
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
-def read_labels(path: str | Path) -> np.ndarray:
-    """Labels of one participant, (n,) float64 in [0, 1] with NaN where the value is missing.
-
-    Raises
-    ------
-    InputError : no such file, no line in it, a line that is no number, a value outside [0, 1];
-        names the line (from 1) and its text.
-    """
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a label file, whatever its encoding; InputError when there are none."""
     path = Path(path)
     if not path.is_file():
         raise InputError(
@@ -44,6 +38,18 @@ def read_labels(path: str | Path) -> np.ndarray:
         raise InputError(
             f"{path} holds no label", "copy it again, or leave the column `labels` empty"
         )
+    return lines
+
+
+def read_labels(path: str | Path) -> np.ndarray:
+    """Labels of one participant, (n,) float64 in [0, 1] with NaN where the value is missing.
+
+    Raises
+    ------
+    InputError : no such file, no line in it, a line that is no number, a value outside [0, 1];
+        names the line (from 1) and its text.
+    """
+    lines = read_lines(path)
     values = np.full(len(lines), np.nan)
     for i, line in enumerate(lines):
         token = line.strip()

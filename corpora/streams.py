@@ -1,0 +1,150 @@
+"""The challenge's precomputed features: which streams every participant has, in all its layouts.
+
+NoXi family (MM'23 to MM'26), at the root or one folder below it:
+    {train,val,test,test-base,test-additional}/<session>/<role>.[video.]<feature>.stream
+MPIIGroupInteraction (MM'25 on), and flat as in MM'24:
+    mpii/MultiMediate25/<split>/precomputed-features-<split>/<session>/subjectPosN.<feature>.stream
+    MPIIGI/<session>/subjectPosN.<feature>.stream
+PInSoRo:
+    {train,val,test}-{cc,cr}/<session>/<role>.<feature>.stream
+
+`video.clip` of 2024 and `clip` of 2025 are one feature: the infix `video.` is left out of names.
+Views of the scene (role `s`, PInSoRo's `env`) are no participants.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from corpora.layout import LABELS, child, folder, subfolders
+from runtime import InputError
+
+SUFFIX = ".stream"
+SCENE_ROLES = ("s", "env")
+CORPORA = ("noxi", "noxi-j", "mpiigi", "pinsoro")
+# Folder of a split -> (what the dataset's name gets, split).
+NOXI_SPLITS = {
+    "train": ("", "train"),
+    "val": ("", "val"),
+    "test": ("", "test"),
+    "test-base": ("", "test"),
+    "test-additional": ("-add", "test"),
+}
+PINSORO_SPLITS = {
+    f"{split}-{kind}": (f"-{kind}", split)
+    for kind in ("cc", "cr")
+    for split in ("train", "val", "test")
+}
+# PInSoRo has two labels per person, and raters' duplicates (`*.1.annotation.csv`).
+LABEL_NAMES = {"pinsoro": ("task_engagement.annotation.csv", "social_engagement.annotation.csv")}
+BELOW = {
+    "noxi": ("noxi",),
+    "noxi-j": ("noxi-j", "noxij"),
+    "pinsoro": ("pinsoro",),
+    "mpiigi": ("mpii", "mpiigi", "mpiigroupinteraction", "multimediate25"),
+}
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody in a session: streams is feature -> header file; labels the engagement csv."""
+
+    dataset: str
+    split: str
+    session: str
+    role: str
+    streams: dict[str, Path] = field(default_factory=dict)
+    labels: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}/{self.session} {self.role}"
+
+    @property
+    def audio(self) -> list[str]:
+        return [f for f in self.streams if f.startswith("audio.")]
+
+
+def feature_name(infix: str) -> str:
+    """Name of a feature whatever the year: `video.clip` and `clip` are `clip`."""
+    return infix.removeprefix("video.")
+
+
+def find_people(root: str | os.PathLike, corpus: str) -> list[Person]:
+    """Every participant with a stream, sorted; scene views left out.
+
+    Raises InputError when the tree holds none of the corpus's folders, or two files of one feature.
+    """
+    if corpus not in CORPORA:
+        raise ValueError(f"{corpus!r} is none of {', '.join(CORPORA)}")
+    places = list(_sessions(folder(root), corpus))
+    people = [p for place in places for p in _people(*place, corpus)]
+    if not people:
+        raise InputError(
+            f"{root} holds no <session>/<role>.<feature>.stream in the layout of {corpus}",
+            "give the folder that holds the splits (train, val ...) or the one above it",
+        )
+    return people
+
+
+def _bases(root: Path, corpus: str) -> Iterator[Path]:
+    yield root
+    for name in BELOW[corpus]:
+        below = child(root, name)
+        if below is not None:
+            yield from _bases(below, corpus)
+
+
+def _sessions(root: Path, corpus: str) -> Iterator[tuple[Path, Path | None, str, str]]:
+    """(folder of a session's streams, folder of its labels, dataset, split)."""
+    splits = PINSORO_SPLITS if corpus == "pinsoro" else NOXI_SPLITS
+    for base in _bases(root, corpus):
+        if corpus == "mpiigi":
+            yield from _mpiigi(base)
+            continue
+        for name, (suffix, split) in splits.items():
+            part = child(base, name)
+            for session in subfolders(part) if part is not None else []:
+                yield session, session, corpus + suffix, split
+
+
+def _mpiigi(base: Path) -> Iterator[tuple[Path, Path | None, str, str]]:
+    for split in ("train", "val", "test"):
+        part = child(base, split)
+        features = child(part, f"precomputed-features-{split}") if part is not None else None
+        labels = child(part, f"engagement-annotations-{split}") if part is not None else None
+        for session in subfolders(features) if features is not None else []:
+            beside = labels / session.name if labels is not None else session
+            yield session, beside, "mpiigi", split
+    # MM'24: sessions directly below, all of them val (nothing else was labelled).
+    for session in subfolders(base):
+        if re.fullmatch(r"\d{3}", session.name):
+            yield session, session, "mpiigi", "val"
+
+
+def _people(
+    session: Path, label_folder: Path | None, dataset: str, split: str, corpus: str
+) -> list[Person]:
+    streams: dict[str, dict[str, Path]] = {}
+    for path in sorted(session.iterdir()):
+        if not path.is_file() or not path.name.endswith(SUFFIX):
+            continue
+        role, _, infix = path.name.removesuffix(SUFFIX).partition(".")
+        if not role or not infix or role in SCENE_ROLES:
+            continue
+        feature = feature_name(infix)
+        other = streams.setdefault(role, {}).setdefault(feature, path)
+        if other != path:
+            raise InputError(
+                f"{session} holds both {other.name} and {path.name}",
+                "keep one of them: they are the same feature under the names of two years",
+            )
+    names = LABEL_NAMES.get(corpus, (LABELS,))
+    people = []
+    for role, found in sorted(streams.items()):
+        places = [f / f"{role}.{name}" for f in (session, label_folder) if f for name in names]
+        labels = next((path for path in places if path.is_file()), None)
+        people.append(Person(dataset, split, session.name, role, found, labels))
+    return people

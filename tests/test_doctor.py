@@ -1,0 +1,182 @@
+"""The doctor on miniature trees: every known defect is found, and nothing else is."""
+
+import numpy as np
+import pytest
+from stream_trees import EGEMAPS, W2VBERT, label, openface, put, truncate, values
+
+from corpora.__main__ import main
+from corpora.doctor import ACTIONS, examine, infer_rate
+from corpora.streams import find_people
+from runtime import InputError
+
+
+def found(root, corpus):
+    rows = examine(find_people(root, corpus))
+    assert all(f.action == ACTIONS[f.defect] for f in rows)
+    got = [(f"{f.dataset}/{f.session}", f.role, f.feature, f.defect) for f in rows]
+    assert len(got) == len(set(got)), "the same finding twice"
+    return set(got)
+
+
+def sound(folder, role, rows=500, seed=0):
+    """eGeMAPS as it should be."""
+    put(folder, role, EGEMAPS, values(rows, 88, seed))
+
+
+def dyad(folder, rows=500, labels=True, seed=0):
+    for i, role in enumerate(("expert", "novice")):
+        sound(folder, role, rows, seed + i)
+        if labels:
+            label(folder, role, rows)
+
+
+def test_a_clean_tree_has_no_finding(tmp_path):
+    dyad(tmp_path / "noxi/train/001")
+    dyad(tmp_path / "noxi/test-base/002", labels=False, seed=5)
+    dyad(tmp_path / "noxi/test-additional/015", labels=False, seed=9)
+    people = find_people(tmp_path, "noxi")
+    assert {(p.dataset, p.split) for p in people} == {
+        ("noxi", "train"),
+        ("noxi", "test"),
+        ("noxi-add", "test"),
+    }
+    assert found(tmp_path, "noxi") == set()
+
+
+def test_noxi(tmp_path):
+    one, two = tmp_path / "noxi/train/001", tmp_path / "noxi/test-base/002"
+    dyad(one)
+    dyad(two, labels=False, seed=5)
+    for i, (folder, role) in enumerate([(f, r) for f in (one, two) for r in ("expert", "novice")]):
+        put(folder, role, W2VBERT, values(500, 1024, i), rate=40.0)
+        put(folder, role, "openface2", openface(501, i))
+        put(folder, role, "openpose", values(500, 139, i, fill=-1))
+    # 2131 rows at 2 Hz in the corpus: here 40 rows in 20 s; all have the feature.
+    for i, (folder, role) in enumerate([(f, r) for f in (one, two) for r in ("expert", "novice")]):
+        slow = folder == one and role == "expert"
+        put(folder, role, "audio.xlm_roberta_embeddings", values(40 if slow else 500, 768, i), 2.0 if slow else 25.0)  # fmt: skip
+    truncate(two / f"novice.{W2VBERT}.stream", 0.82, 1024)
+    people = [("noxi/001", "expert"), ("noxi/001", "novice"), ("noxi/002", "expert"), ("noxi/002", "novice")]  # fmt: skip
+    expected = {(*p, W2VBERT, "wrong_rate") for p in people}
+    expected |= {(*p, "openface2", "leaking_columns") for p in people}
+    expected |= {(*p, "openpose", "undetected_points") for p in people}
+    expected |= {
+        ("noxi/001", "expert", "audio.xlm_roberta_embeddings", "unusual_rate"),
+        ("noxi/002", "novice", W2VBERT, "truncated"),
+    }
+    assert found(tmp_path, "noxi") == expected
+
+
+def test_noxi_j_visual_streams_of_other_sessions(tmp_path):
+    """The lengths of sessions 147 to 150, one tenth of them (147: 63 frames, kept as they are)."""
+    lengths = {"147": (17763, 17700), "148": (2254, 1775), "149": (1714, 2252), "150": (1771, 1712)}
+    for session, (visual, audio) in lengths.items():
+        folder = tmp_path / "Noxi-J/test" / session
+        for i, role in enumerate(("expert", "novice")):
+            seed = int(session) + i
+            put(folder, role, EGEMAPS, values(audio, 88, seed))
+            put(folder, role, "clip", values(visual if role == "expert" else audio, 8, seed))
+    got = {f for f in found(tmp_path, "noxi-j") if f[3] != "other_dimension"}
+    # 150 differs by 59 tenth-length frames here (2.36 s): within what streams differ by.
+    assert got == {(f"noxi-j/{s}", "expert", "clip", "shifted") for s in ("147", "148", "149")}
+    put(tmp_path / "Noxi-J/test/150", "expert", "clip", values(1712 + 580, 8))
+    assert ("noxi-j/150", "expert", "clip", "shifted") in found(tmp_path, "noxi-j")
+
+
+def test_mpiigi(tmp_path):
+    base = tmp_path / "mpii/MultiMediate25/val"
+    features, labels = base / "precomputed-features-val", base / "engagement-annotations-val"
+    shared = values(500, 88, 77)  # one microphone in the room
+    for session, seats in {"008": (1, 2, 3, 4), "026": (2, 3, 4), "028": (1, 2, 3, 4)}.items():
+        for seat in seats:
+            role = f"subjectPos{seat}"
+            put(features / session, role, EGEMAPS, shared + int(session))
+            put(features / session, role, "dino", values(500, 2304, seat))
+            if (session, seat) != ("028", 1):
+                label(labels / session, role, 500)
+    put(features / "026", "subjectPos1", "dino", values(500, 2304, 1))  # an empty seat
+    put(features / "008", "s", "dino", values(500, 2304, 9))  # the scene
+    got = found(tmp_path, "mpiigi")
+    everybody = [(s, f"subjectPos{i}") for s in ("008", "026", "028") for i in (1, 2, 3, 4)]
+    heard = [p for p in everybody if p != ("026", "subjectPos1")]
+    expected = {(f"mpiigi/{s}", r, "dino", "other_dimension") for s, r in everybody}
+    expected |= {(f"mpiigi/{s}", r, EGEMAPS, "shared_audio") for s, r in heard}
+    expected |= {
+        ("mpiigi/026", "subjectPos1", "", "empty_seat"),
+        ("mpiigi/028", "subjectPos1", "", "no_labels"),
+    }
+    absent = ("openface3", "openface2", "openpose", "clip", "swin", "videomae")
+    expected |= {("mpiigi/*", "*", f, "missing_feature") for f in absent}
+    expected |= {("mpiigi/*", "*", f, "missing_feature") for f in (W2VBERT, "audio.xlm_roberta_embeddings")}  # fmt: skip
+    assert got == expected
+
+
+def test_pinsoro(tmp_path):
+    folder = tmp_path / "Pinsoro/train-cc/07"
+    for i, role in enumerate(("purple", "yellow")):
+        label(folder, role, 600, "task_engagement")
+        put(folder, role, "clip", values(600, 8, i), rate=30.0)
+        double = values(1000, 88, i, fill=3.7e19)
+        put(folder, role, EGEMAPS, double, rows=500)
+    put(folder, "env", "clip", values(600, 8, 5), rate=30.0)
+    got = {f for f in found(tmp_path, "pinsoro") if f[3] != "other_dimension"}
+    both = ("purple", "yellow")
+    assert got == {("pinsoro-cc/07", r, EGEMAPS, "doubled") for r in both} | {
+        ("pinsoro-cc/07", r, EGEMAPS, "absurd_values") for r in both
+    }
+
+
+def test_names_of_all_years_are_one_feature(tmp_path):
+    put(tmp_path / "noxi/train/001", "expert", "video.clip", values(500, 512))
+    put(tmp_path / "noxi/train/003", "expert", "clip", values(500, 512))
+    assert [set(p.streams) for p in find_people(tmp_path, "noxi")] == [{"clip"}, {"clip"}]
+    put(tmp_path / "noxi/train/003", "expert", "video.clip", values(500, 512))
+    with pytest.raises(InputError, match=r"expert\.clip\.stream and expert\.video\.clip\.stream"):
+        find_people(tmp_path, "noxi")
+
+
+def test_values_that_are_not_numbers_and_labels_of_another_length(tmp_path):
+    folder = tmp_path / "train/001"
+    bad = values(500, 88)
+    bad[100:200] = np.nan
+    put(folder, "expert", EGEMAPS, bad)
+    label(folder, "expert", 700)
+    got = found(tmp_path, "noxi")
+    assert got == {
+        ("noxi/001", "expert", EGEMAPS, "not_finite"),
+        ("noxi/001", "expert", "", "label_length"),
+    }
+
+
+def test_a_broken_header_is_a_finding_not_a_crash(tmp_path):
+    folder = tmp_path / "train/001"
+    sound(folder, "expert")
+    label(folder, "expert", 500)
+    (folder / "expert.clip.stream").write_text("<stream")
+    assert found(tmp_path, "noxi") == {("noxi/001", "expert", "clip", "unreadable")}
+
+
+@pytest.mark.parametrize(
+    ("rows", "declared", "reference", "rate"),
+    [
+        (500, 25, 20.0, 25),
+        (500, 40, 20.0, 25),  # the header of w2vbert2
+        (600, 25, 20.0, 30),  # PInSoRo under a wrong header
+        (40, 2, 20.0, 2),  # really 2 Hz
+        (22547, 25, 17750 / 25, 25),  # another recording, not another rate
+        (17140, 25, 22525 / 25, 25),
+        (500, 40, None, 40),
+        (0, 40, 20.0, 40),
+    ],
+)
+def test_a_rate_is_overruled_only_by_a_usual_one(rows, declared, reference, rate):
+    assert infer_rate(rows, declared, reference) == rate
+
+
+def test_the_command_prints_a_row_per_finding(tmp_path, capsys):
+    put(tmp_path / "val/007", "expert", "openpose", values(500, 139, fill=-1))
+    assert main(["doctor", "noxi", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split("\t")[:5] == ["dataset", "session", "role", "feature", "defect"]
+    assert [line.split("\t")[4] for line in lines[1:]] == ["undetected_points", "empty_seat"]
+    assert main(["doctor", "mpiigi", str(tmp_path)]) == 1
