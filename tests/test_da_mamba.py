@@ -12,7 +12,8 @@ from model.config import parse, resolve
 from model.layers.attention import ChunkAttention, CrossAttention
 from model.layers.hybrid import HybridBlock
 from model.layers.inputs import Normalise
-from model.layers.mamba import MambaBlock
+from model.layers.mamba import BiMambaBlock, MambaBlock
+from model.layers.transformer import TransformerMixer
 from model.losses import alignment_loss, ccc, ccc_loss, mse_loss
 from model.registry import build, count_parameters
 from runtime import InputError
@@ -65,7 +66,7 @@ def test_paper_preset_has_the_papers_parameter_count():
     for part, n in counts.items():
         assert f"{part} " in text and f"{n:,d}" in text
     config = parse({}).model
-    assert (config.depth, config.state, config.conv, config.expand, config.chunk) == (
+    assert (config.depth, config.state, config.conv, config.expand, config.local_chunk) == (
         4,
         16,
         4,
@@ -75,10 +76,20 @@ def test_paper_preset_has_the_papers_parameter_count():
 
 
 @pytest.mark.parametrize("P", range(6))
-@pytest.mark.parametrize("mode, mixer", [("separate", "mamba"), ("concat", "bimamba")])
-def test_masked_partners_change_nothing(P, mode, mixer):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"partner_context": "separate", "mixer": "mamba"},
+        {"partner_context": "concat", "mixer": "bimamba"},
+        {"partner_context": "interleave", "mixer": "bimamba"},
+        {"partner_context": "interleave", "partner_encoder": "separate", "causal": True},
+        {"partner_context": "concat", "mixer": "transformer"},
+    ],
+    ids=lambda o: "-".join(str(v) for v in o.values()),
+)
+def test_masked_partners_change_nothing(P, options):
     partners = (1, 2, 3, 4, 5)[:P]
-    model = make(partner_context=mode, mixer=mixer)
+    model = make(**options)
     batch = make_batch(L=17, targets=(0,), partners=(partners,))
     bare = score(model, batch)
     assert torch.isfinite(bare).all()
@@ -95,7 +106,7 @@ def test_masked_partners_change_nothing(P, mode, mixer):
 
 
 def test_partner_order_matters_only_where_the_paper_joins_along_time():
-    for mode, free in (("separate", True), ("concat", False)):
+    for mode, free in (("separate", True), ("concat", False), ("interleave", False)):
         model = make(partner_context=mode)
         one = score(model, make_batch(targets=(0,), partners=((1, 2, 3),)))
         two = score(model, make_batch(targets=(0,), partners=((3, 1, 2),)))
@@ -112,12 +123,20 @@ def test_partners_are_heard_and_the_option_silences_them():
     assert not any(n.startswith(("context", "cross")) for n, _ in silent.named_parameters())
 
 
-@pytest.mark.parametrize("mode, mixer", [("separate", "bimamba"), ("concat", "bimamba")])
+@pytest.mark.parametrize(
+    "mode, mixer",
+    [
+        ("separate", "bimamba"),
+        ("concat", "bimamba"),
+        ("interleave", "bimamba"),
+        ("interleave", "transformer"),
+    ],
+)
 def test_frames_outside_the_recording_are_absent_not_zero(mixer, mode):
     # A whole chunk of padding in front keeps the chunk borders of the local attention.
     model = make(mixer=mixer, partner_context=mode)
     short = make_batch(L=40)
-    pad = model.config.chunk
+    pad = model.config.local_chunk
 
     def padded(t, fill):
         front = torch.full((t.shape[0], pad, *t.shape[2:]), fill, dtype=t.dtype)
@@ -137,7 +156,7 @@ def test_frames_outside_the_recording_are_absent_not_zero(mixer, mode):
 def test_values_of_invalid_frames_are_never_used_and_absence_is_seen():
     model = make()
     with torch.no_grad():
-        model.streams["clip_face"].input.absent.normal_()
+        model.encoder.streams["clip_face"].input.absent.normal_()
     batch = make_batch()
     valid = {k: v.clone() for k, v in batch.valid.items()}
     valid["clip_face"][:, 10:20] = False
@@ -221,6 +240,11 @@ def test_every_parameter_gets_a_gradient():
         {"merge": "gate"},
         {"context_width": 0},
         {"mixer": "bimamba", "depth": 2},
+        {"mixer": "transformer", "partner_context": "interleave"},
+        {"local_chunk": 0},
+        {"alignment": False},
+        {"partner_encoder": "separate"},
+        {"partner_context": "interleave", "causal": True},
         {"groups": {"all": list(SMALL)}},
         {
             "groups": {
@@ -231,24 +255,144 @@ def test_every_parameter_gets_a_gradient():
         },
     ],
 )
-def test_options_run_and_change_the_output(options):
+def test_options_run_and_every_part_of_them_learns(options):
     batch = make_batch()
-    model = make(**options)
+    batch.valid["flow"][:, 3:6] = False
+    model = make(**options).train()
     out = model(batch)
     assert out["engagement"].shape == (2, 40) and torch.isfinite(out["engagement"]).all()
-    groups = model.config.groups
-    aligned = model.config.modality_fusion and len(groups) > 1
+    config = model.config
+    aligned = config.alignment and config.modality_fusion and len(config.groups) > 1
     assert set(out["losses"]) == ({"alignment"} if aligned else set())
+    (out["engagement"].square().mean() + sum(out["losses"].values())).backward()
+    idle = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert [n for n in idle if "absent" not in n] == []
+
+
+# ---- options of the dialogue ----------------------------------------------------------------
+
+
+def test_the_papers_ablation_rows_are_settings():
+    rows = [
+        {},
+        {"modality_fusion": False},
+        {"partner_fusion": False},
+        {"modality_fusion": False, "partner_fusion": False},
+        {"mixer": "transformer"},
+    ]
+    table = []
+    for row in rows:
+        model = build(parse({"model": {"d": 16, "heads": 4} | row}), PAPER)
+        kinds = {type(m) for m in model.modules()}
+        parts = count_parameters(model)
+        table.append(
+            (
+                MambaBlock in kinds,
+                TransformerMixer in kinds,
+                "audio group stack" in parts,
+                "cross-attention" in parts,
+            )
+        )
+    assert table == [
+        (True, False, True, True),
+        (True, False, False, True),
+        (True, False, True, False),
+        (True, False, False, False),
+        (False, True, True, True),
+    ]
+
+
+def test_interleaved_context_against_frames_put_in_order_one_by_one():
+    model = make(partner_context="interleave").double()
+    batch = make_batch(L=9, targets=(0, 4), partners=((1, 2, -1), (3, 5, 0)))
+    batch = dataclasses.replace(batch, streams={k: x.double() for k, x in batch.streams.items()})
+    batch.frames[2, :3] = False  # partner 2 comes late, partner 5 leaves early
+    batch.frames[5, 6:] = False
+    with torch.no_grad():
+        _, person = model.encoder(batch)
+        target = person[batch.target]
+        got = model.listen(target, person, batch, None)
+        for b, partners in enumerate(batch.partners.tolist()):
+            order = [(t, p) for t in range(9) for p in partners if p >= 0 and batch.frames[p, t]]
+            rows = torch.stack([person[p, t] for t, p in order])[None]
+            context = model.context(rows, torch.ones(1, len(order), dtype=torch.bool))
+            instants = torch.tensor([[t for t, _ in order]])
+            seen = torch.ones(1, len(order), dtype=torch.bool)
+            expected = model.cross(target[b : b + 1], context, seen, instants)
+            torch.testing.assert_close(got[b : b + 1], expected)
+
+
+def test_partner_contexts_agree_for_one_partner():
+    batch = make_batch(partners=((1,), (0,)))
+    scores = [score(make(partner_context=c), batch) for c in ("concat", "interleave", "separate")]
+    torch.testing.assert_close(scores[0], scores[1])
+    torch.testing.assert_close(scores[0], scores[2])
+
+
+def test_a_partner_encoder_of_its_own():
+    shared, own = make(), make(partner_encoder="separate")
+    batch = make_batch()
+    own.load_state_dict(shared.state_dict(), strict=False)
+    own.partner_encoder.load_state_dict(shared.encoder.state_dict())
+    torch.testing.assert_close(score(own, batch), score(shared, batch))
+    loss = [m(batch)["losses"]["alignment"] for m in (own, shared)]
+    torch.testing.assert_close(*loss)
+    with torch.no_grad():
+        for p in own.partner_encoder.parameters():
+            p.add_(0.1)
+    assert (score(own, batch) - score(shared, batch)).abs().max() > 1e-4
+    alone = dataclasses.replace(batch, partners=torch.full((2, 1), -1))
+    torch.testing.assert_close(score(own, alone), score(shared, alone))
+    encoder = sum(p.numel() for p in shared.encoder.parameters())
+    counts = [count_parameters(m)["total"] for m in (own, shared)]
+    assert counts[0] - counts[1] == encoder
+
+
+@pytest.mark.parametrize("P", [0, 1, 2, 3])
+@pytest.mark.parametrize("mode", ["interleave", "separate"])
+def test_a_causal_model_sees_no_later_frame(P, mode):
+    batch = make_batch(targets=(0, 1), partners=((1, 2, 3)[:P], (0, 4, 5)[:P]))
+    later = dataclasses.replace(
+        batch,
+        streams={
+            k: x.clone().index_fill_(1, torch.arange(21, 40), 3.0) for k, x in batch.streams.items()
+        },
+    )
+    for causal in (True, False):
+        model = make(partner_context=mode, causal=causal, depth=2)
+        change = (score(model, later) - score(model, batch)).abs()
+        assert (change[:, :21].max() < 1e-6) == causal
+        assert change[:, 21:].max() > 1e-3
+
+
+def test_without_a_local_branch_the_mixer_stands_alone():
+    torch.manual_seed(0)
+    block = HybridBlock(16, None, MambaBlock(16), "gate", 0.0)
+    x, mask = torch.randn(2, 20, 16), torch.ones(2, 20, dtype=torch.bool)
+    torch.testing.assert_close(block(x, mask), x + block.globally(block.norm(x), mask))
+    names = {n.split(".")[0] for n, _ in block.named_parameters()}
+    assert names == {"norm", "globally"}
+    assert not any(
+        ".local." in n or n.endswith("gate") for n, _ in make(local_chunk=0).named_parameters()
+    )
+
+
+def test_the_mixer_option_reaches_every_place():
+    for mixer, kind in (("bimamba", BiMambaBlock), ("transformer", TransformerMixer)):
+        model = make(mixer=mixer, depth=2)
+        # five streams, two groups of two blocks, the context
+        assert sum(isinstance(m, kind) for m in model.modules()) == 5 + 4 + 1
 
 
 # ---- blocks against naive versions ----------------------------------------------------------
 
 
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("length", [1, 5, 8, 19])
-def test_chunk_attention_is_full_attention_with_a_block_mask(length):
+def test_chunk_attention_is_full_attention_with_a_block_mask(length, causal):
     torch.manual_seed(0)
     width, heads, chunk = 12, 3, 8
-    layer = ChunkAttention(width, heads, chunk).double()
+    layer = ChunkAttention(width, heads, chunk, causal).double()
     x = torch.randn(2, length, width, dtype=torch.float64)
     mask = torch.rand(2, length) > 0.2
     got = layer(x, mask)
@@ -256,6 +400,7 @@ def test_chunk_attention_is_full_attention_with_a_block_mask(length):
     for b in range(2):
         for i in range(length):
             keys = [j for j in range(length) if j // chunk == i // chunk and mask[b, j]]
+            keys = [j for j in keys if j <= i or not causal]
             heads_out = []
             for h in range(heads):
                 part = slice(h * 4, h * 4 + 4)
@@ -268,7 +413,8 @@ def test_chunk_attention_is_full_attention_with_a_block_mask(length):
             torch.testing.assert_close(got[b, i], expected, atol=1e-12, rtol=1e-10)
 
 
-def test_cross_attention_against_torch_multihead_attention():
+@pytest.mark.parametrize("reach", [None, 6, 3, 1])
+def test_cross_attention_against_torch_multihead_attention(reach):
     torch.manual_seed(0)
     W, H, L, S = 8, 2, 6, 12
     ours = CrossAttention(W, H).double()
@@ -283,17 +429,24 @@ def test_cross_attention_against_torch_multihead_attention():
     slope = ours.log_slope.exp()
     distance = (torch.arange(L)[:, None] - instant[None]).abs()
     bias = (-slope[:, None, None] * distance).masked_fill(~mask[:, None, None], -torch.inf)
+    if reach is not None:
+        behind = torch.arange(L)[:, None] - instant[None]
+        bias = bias.masked_fill((behind < 0) | (behind >= reach), -torch.inf)
     expected, _ = theirs(
         ours.norm_query(target),
         *[ours.norm_context(context)] * 2,
         attn_mask=bias.reshape(2 * H, L, S).double(),
     )
-    torch.testing.assert_close(ours(target, context, mask, instant.expand(2, S)), expected)
+    # A row without any key: NaN there, zeros here.
+    expected = torch.where((bias[:, 0] > -torch.inf).any(-1, keepdim=True), expected, 0.0)
+    assert torch.isfinite(expected).all()
+    got = ours(target, context, mask, instant.expand(2, S), reach)
+    torch.testing.assert_close(got, expected)
 
 
 def test_hybrid_block_is_residual_plus_its_branches():
     torch.manual_seed(0)
-    block = HybridBlock(16, 2, 8, MambaBlock(16), "gate", 0.0)
+    block = HybridBlock(16, ChunkAttention(16, 2, 8), MambaBlock(16), "gate", 0.0)
     with torch.no_grad():
         block.gate.normal_()
     x, mask = torch.randn(2, 20, 16), torch.ones(2, 20, dtype=torch.bool)
@@ -353,6 +506,20 @@ def test_ccc_against_the_definition():
         ({"model": {"d": "wide"}}, ["model.d", "number"]),
         ({"model": {"d": 0}}, ["model.d", "at least 1"]),
         ({"model": {"heads": 7}}, ["model.heads", "divide"]),
+        (
+            {
+                "model": {
+                    "mixer": "transformer",
+                    "d": 12,
+                    "modality_fusion": False,
+                    "partner_fusion": False,
+                }
+            },
+            ["model.heads", "a stream"],
+        ),
+        ({"model": {"causal": True, "mixer": "bimamba"}}, ["model.causal", "mamba"]),
+        ({"model": {"causal": True}}, ["model.causal", "concat", "interleave"]),
+        ({"model": {"chunk": 16}}, ["model.chunk", "local_chunk"]),
         ({"model": {"partner_fusion": 1}}, ["model.partner_fusion", "true or false"]),
         ({"model": {"groups": {"audio": ["egemaps"]}}}, ["model.groups", "wav2vec2"]),
         ({"features": ["egemaps", "gaze"]}, ["model.groups", "gaze"]),

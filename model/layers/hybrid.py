@@ -9,33 +9,40 @@ from model.layers.attention import ChunkAttention
 class HybridBlock(nn.Module):
     """x + merge(local chunked attention, global selective SSM), both on LayerNorm(x).
 
-    merge: `gate` (per channel g local + (1 - g) global, g learned), `sum`, `concat` (Linear over
-    both).
+    local: the local branch, None = global branch alone. merge: `gate` (per channel
+    g local + (1 - g) global, g learned), `sum`, `concat` (Linear over both).
     """
 
     def __init__(
-        self, width: int, heads: int, chunk: int, mixer: nn.Module, merge: str, dropout: float
+        self,
+        width: int,
+        local: ChunkAttention | None,
+        mixer: nn.Module,
+        merge: str,
+        dropout: float,
     ):
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.local = ChunkAttention(width, heads, chunk)
-        self.globally = mixer
-        self.merge = merge
-        if merge == "gate":
+        self.local, self.globally, self.merge = local, mixer, merge
+        if local is not None and merge == "gate":
             self.gate = nn.Parameter(torch.zeros(width))
-        elif merge == "concat":
+        elif local is not None and merge == "concat":
             self.join = nn.Linear(2 * width, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (R, L, W), mask (R, L) -> (R, L, W)."""
         u = self.norm(x)  # (R, L, W)
-        near, far = self.local(u, mask), self.globally(u, mask)  # (R, L, W) each
+        near = None if self.local is None else self.local(u, mask)  # (R, L, W)
+        return x + self.dropout(self.merged(near, self.globally(u, mask)))
+
+    def merged(self, near: Tensor | None, far: Tensor) -> Tensor:
+        """What both branches say together: (..., W) each -> (..., W)."""
+        if near is None:
+            return far
         if self.merge == "gate":
             g = torch.sigmoid(self.gate)  # (W,)
-            y = g * near + (1 - g) * far
-        elif self.merge == "concat":
-            y = self.join(torch.cat([near, far], dim=-1))
-        else:
-            y = near + far
-        return x + self.dropout(y)
+            return g * near + (1 - g) * far
+        if self.merge == "concat":
+            return self.join(torch.cat([near, far], dim=-1))
+        return near + far

@@ -101,6 +101,3 @@ class BiMambaBlock(nn.Module):
         """As `MambaBlock.forward`."""
         back = self.back(x.flip(1), None if mask is None else mask.flip(1)).flip(1)
         return self.ahead(x, mask) + back
-
-
-MIXERS: dict[str, type[nn.Module]] = {"mamba": MambaBlock, "bimamba": BiMambaBlock}
