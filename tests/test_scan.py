@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from model import scan
-from model.scan import selective_scan
+from model.scan import checkpointed, selective_scan
 
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
 
@@ -35,7 +34,7 @@ def gradients(backend, tensors, reverse=False):
     return y.detach(), state.detach(), {name: t.grad for name, t in leaves.items()}
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "native"])
 def test_constant_input_is_a_geometric_series(backend):
     L, a, dt, b, c, d = 40, -0.7, 0.3, 1.5, 0.8, 0.25
     ones = torch.ones(1, L, 1, dtype=torch.float64)
@@ -52,7 +51,9 @@ def test_constant_input_is_a_geometric_series(backend):
 @pytest.mark.parametrize("length", [1, 7, 64, 70])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_function_equals_the_plain_loop_with_all_gradients(monkeypatch, length, reverse):
-    monkeypatch.setattr(scan, "PIECE_ELEMENTS", 24 * 5)  # pieces of 5 steps, a shorter last one
+    monkeypatch.setattr(
+        checkpointed, "PIECE_ELEMENTS", 24 * 5
+    )  # pieces of 5 steps, a shorter last one
     tensors = inputs(L=length)
     y, state, expected = gradients("reference", tensors, reverse)
     y2, state2, got = gradients("torch", tensors, reverse)

@@ -1,7 +1,11 @@
-"""The selective scan of Mamba-1: one interface, several backends.
+"""Scans over time: one interface, several exact engines.
+
+`selective_scan`, the scan of Mamba-1,
 
     h_t = exp(dt_t A) h_{t-1} + (dt_t x_t) B_t          h_t in R^{D x N}
     y_t = C_t h_t + D x_t,  optionally times SiLU(z_t)
+
+`selective_step`, one frame of it, and `gated_scan`, the general form h_t = a_t h_{t-1} + b_t.
 
 Glossary (code name: symbol in "Mamba", arXiv 2312.00752)
     x: x   dt: Delta (after softplus)   A: A   B: B   C: C   D: D   z: gate branch   h: hidden state
@@ -9,12 +13,12 @@ Glossary (code name: symbol in "Mamba", arXiv 2312.00752)
 The input is discretised with Euler's rule (B-bar = dt B), as every public implementation does,
 not with the zero-order hold of the paper's text.
 
-Backends
+Engines
     reference   plain loop under autograd, any dtype: the oracle of the tests
-    torch       exact `torch.autograd.Function`: keeps the state only every few steps and computes
-                the steps between again in the backward pass, so memory does not grow with L x N
-    auto        the default: `torch`
-A new engine is one more entry in `BACKENDS` with the signature of `reference_scan`.
+    torch       exact `torch.autograd.Function` with little memory, any device
+    native      compiled CPU kernels, forward and backward (numba; no compiler needed)
+    mamba_ssm   the CUDA scan of the package mamba_ssm, where it is built and the call fits
+    auto        the default: the fastest that fits the call; logged once per choice
 """
 
 from collections.abc import Callable
@@ -22,10 +26,17 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-# Elements of one (Q, B, N, D) piece: half a megabyte in fp32, so that a piece stays in a core's cache.
-PIECE_ELEMENTS = 1 << 17
+from model.scan import compiled_cuda, native
+from model.scan.checkpointed import checkpointed_gated, checkpointed_scan
+from model.scan.reference import reference_gated, reference_scan
+from runtime import get_logger
+
+log = get_logger("scan")
+
+BACKENDS = ("reference", "torch", "native", "mamba_ssm")
+GATED_BACKENDS = ("reference", "torch", "native")
+_logged: set[tuple[str, str, torch.dtype]] = set()
 
 
 def selective_scan(
@@ -53,133 +64,163 @@ def selective_scan(
     h0 : (B, D, N) initial state, zeros if absent
     reverse : run from the last frame to the first
     return_state : also return the state after the last step, (B, D, N)
-    backend : key of `BACKENDS`, or "auto"
+    backend : one of `BACKENDS`, or "auto"
 
-    Returns y (B, L, D) in the dtype of x, and the state if asked for. The state is fp32 (float64
-    for float64 input) whatever the dtype of x.
+    Returns y (B, L, D) in the dtype of x, and the state if asked for. Everything inside is fp32
+    (float64 for float64 x), whatever the dtypes of the inputs, and rounded once at the end.
+    Raises ValueError for an unknown backend, shapes that do not fit, or a backend that cannot do
+    the call.
     """
-    if backend != "auto" and backend not in BACKENDS:
+    _check_shapes(x, dt, A, B, C, D, z, h0)
+    if backend == "auto":
+        backend = _choose(x, A, h0, return_state)
+    elif backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is none of auto, {', '.join(BACKENDS)}")
-    scan = BACKENDS["torch" if backend == "auto" else backend]
-    state_dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    sequences = [t.to(state_dtype) for t in (x, dt, B, C)]
-    if reverse:
-        sequences = [t.flip(1) for t in sequences]
-    u, step, b, c = sequences
-    if h0 is None:
-        h0 = u.new_zeros(u.shape[0], u.shape[2], A.shape[1])  # (B, D, N)
-    y, state = scan(u, step, A.to(state_dtype), b, c, h0.to(state_dtype))  # (B, L, D), (B, D, N)
-    if reverse:
-        y = y.flip(1)
-    if D is not None:
-        y = y + D.to(state_dtype) * x.to(state_dtype)
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    inputs = [None if t is None else t.to(dtype) for t in (x, dt, A, B, C, D, z, h0)]
+    y, state = _ENGINES[backend](*inputs, reverse)  # (B, L, D), (B, D, N)
     y = y.to(x.dtype)
-    if z is not None:
-        y = y * F.silu(z)
     return (y, state) if return_state else y
 
 
-def reference_scan(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor
+def selective_step(
+    x_t: Tensor,
+    dt_t: Tensor,
+    A: Tensor,
+    B_t: Tensor,
+    C_t: Tensor,
+    D: Tensor | None,
+    z_t: Tensor | None,
+    h: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The definition, step by step, under autograd. Shapes as in `selective_scan`; no D, no z."""
-    h = h0  # (B, D, N)
-    ys = []
-    # unbind once: slicing x[:, t] inside the loop would make the backward pass quadratic in L.
-    for x_t, dt_t, B_t, C_t in zip(
-        x.unbind(1), dt.unbind(1), B.unbind(1), C.unbind(1), strict=True
-    ):
-        decay = torch.exp(dt_t.unsqueeze(-1) * A)  # (B, D, N)
-        h = decay * h + (dt_t * x_t).unsqueeze(-1) * B_t.unsqueeze(1)  # (B, D, N)
-        ys.append((h * C_t.unsqueeze(1)).sum(-1))  # (B, D)
-    return torch.stack(ys, dim=1), h
+    """One frame of `selective_scan`: x_t, dt_t, z_t (B, D), B_t, C_t (B, N), h (B, D, N).
 
-
-class _CheckpointedScan(torch.autograd.Function):
-    """Exact scan that stores the state at the start of every piece of Q steps only.
-
-    Inside, time comes first and the inner width D last, (Q, B, N, D): every step is one fused
-    multiply-add over contiguous memory, everything else is done once per piece.
+    Returns y_t (B, D) and the new state; `h` itself is left as it is.
     """
-
-    @staticmethod
-    def forward(ctx, x, dt, A, B, C, h0):
-        x, dt, B, C = (t.transpose(0, 1).contiguous() for t in (x, dt, B, C))  # (L, B, D|N)
-        At = A.t().contiguous()  # (N, D)
-        L, batch, width = x.shape
-        states = At.shape[0]
-        Q = _piece_length(L, batch * states * width)
-        h = h0.transpose(1, 2).contiguous()  # (B, N, D)
-        starts = h.new_empty(-(-L // Q), batch, states, width)  # (L/Q, B, N, D)
-        y = torch.empty_like(x)  # (L, B, D)
-        for i, (s, e) in enumerate(_pieces(L, Q)):
-            starts[i] = h
-            _, H = _states(x[s:e], dt[s:e], At, B[s:e], h)  # (Q, B, N, D)
-            y[s:e] = torch.matmul(C[s:e].unsqueeze(2), H).squeeze(2)  # (Q, B, D)
-            h = H[-1]
-        ctx.save_for_backward(x, dt, At, B, C, starts)
-        ctx.Q = Q
-        return y.transpose(0, 1), h.transpose(1, 2).contiguous()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_y, grad_state):
-        x, dt, At, B, C, starts = ctx.saved_tensors
-        L = x.shape[0]
-        gy = grad_y.transpose(0, 1).contiguous()  # (L, B, D)
-        gx, gdt = torch.empty_like(x), torch.empty_like(dt)  # (L, B, D)
-        gB, gC = torch.empty_like(B), torch.empty_like(C)  # (L, B, N)
-        gA = torch.zeros_like(At)  # (N, D)
-        carry = grad_state.transpose(1, 2).contiguous()  # (B, N, D): dLoss/dh from later steps
-        for i, (s, e) in reversed(list(enumerate(_pieces(L, ctx.Q)))):
-            xs, dts, Bs, Cs, gys = x[s:e], dt[s:e], B[s:e], C[s:e], gy[s:e]
-            decay, H = _states(xs, dts, At, Bs, starts[i])  # (Q, B, N, D) each
-            # A row vector times a matrix: the same product as a column runs ten times slower.
-            gC[s:e] = torch.matmul(gys.unsqueeze(2), H.transpose(2, 3)).squeeze(2)  # (Q, B, N)
-            G = Cs.unsqueeze(3) * gys.unsqueeze(2)  # (Q, B, N, D): becomes dLoss/dh_t
-            for t in range(e - s - 1, -1, -1):
-                G[t] += carry
-                carry = decay[t] * G[t]
-            gu = torch.matmul(Bs.unsqueeze(2), G).squeeze(2)  # (Q, B, D): dLoss/d(dt x)
-            gB[s:e] = torch.matmul((dts * xs).unsqueeze(2), G.transpose(2, 3)).squeeze(
-                2
-            )  # (Q, B, N)
-            # d decay_t = G_t h_{t-1}; times decay_t gives dLoss/d(dt A).
-            G[1:] *= H[:-1]
-            G[0] *= starts[i]
-            G *= decay
-            gA += (G * dts.unsqueeze(2)).sum((0, 1))  # (N, D)
-            gx[s:e] = gu * dts
-            gdt[s:e] = gu * xs + (G * At).sum(2)
-        back = (t.transpose(0, 1) for t in (gx, gdt))
-        return *back, gA.t(), gB.transpose(0, 1), gC.transpose(0, 1), carry.transpose(1, 2)
+    dtype = torch.float64 if x_t.dtype == torch.float64 else torch.float32
+    x, dt, B, C = (t.to(dtype) for t in (x_t, dt_t, B_t, C_t))
+    decay = torch.exp(dt.unsqueeze(-1) * A.to(dtype))  # (B, D, N)
+    h = torch.addcmul((dt * x).unsqueeze(-1) * B.unsqueeze(1), decay, h.to(dtype))  # (B, D, N)
+    y = torch.matmul(h, C.unsqueeze(-1)).squeeze(-1)  # (B, D)
+    if D is not None:
+        y = y + D.to(dtype) * x
+    if z_t is not None:
+        y = y * F.silu(z_t.to(dtype))
+    return y.to(x_t.dtype), h
 
 
-def _states(x: Tensor, dt: Tensor, At: Tensor, B: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """Decays and states of one piece: x, dt (Q, B, D), At (N, D), B (Q, B, N), h (B, N, D)."""
-    decay = (dt.unsqueeze(2) * At).exp_()  # (Q, B, N, D)
-    H = (dt * x).unsqueeze(2) * B.unsqueeze(3)  # (Q, B, N, D): inputs, then states in place
-    for t in range(len(H)):
-        h = H[t].addcmul_(decay[t], h)  # (B, N, D)
-    return decay, H
+def gated_scan(
+    a: Tensor,
+    b: Tensor,
+    h0: Tensor | None = None,
+    reverse: bool = False,
+    return_state: bool = False,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """All states of h_t = a_t h_{t-1} + b_t, elementwise.
+
+    Parameters
+    ----------
+    a, b : (B, L, ...), any trailing shape; they may broadcast against each other
+    h0 : (B, ...) initial state, zeros if absent
+    reverse : run from the last frame to the first
+    return_state : also return the last state, (B, ...), fp32 (float64 for float64)
+    backend : one of `GATED_BACKENDS`, or "auto"
+
+    Returns the states (B, L, ...) in the dtype of b. Differentiable in a, b and h0.
+    """
+    if backend == "auto":
+        usable = b.device.type == "cpu" and native.available()
+        backend = _announce("native" if usable else "torch", "gated scan", b)
+    elif backend not in GATED_BACKENDS:
+        raise ValueError(f"backend {backend!r} is none of auto, {', '.join(GATED_BACKENDS)}")
+    dtype = torch.float64 if b.dtype == torch.float64 else torch.float32
+    a, b_ = torch.broadcast_tensors(a.to(dtype), b.to(dtype))
+    shape = b_.shape
+    h = (
+        b_.new_zeros(shape[0], *shape[2:])
+        if h0 is None
+        else h0.to(dtype).expand(shape[:1] + shape[2:])
+    )
+    a, b_, h = a.flatten(2), b_.flatten(2), h.flatten(1)  # (B, L, K) twice, (B, K)
+    if b_.dim() == 2:
+        a, b_, h = a.unsqueeze(2), b_.unsqueeze(2), h.unsqueeze(1)
+    if reverse:
+        a, b_ = a.flip(1), b_.flip(1)
+    states = _GATED[backend](a, b_, h)  # (B, L, K)
+    last = states[:, -1].reshape(shape[:1] + shape[2:])
+    if reverse:
+        states = states.flip(1)
+    states = states.reshape(shape).to(b.dtype)
+    return (states, last) if return_state else states
 
 
-def _piece_length(L: int, elements_per_step: int) -> int:
-    return max(1, min(L, max(4, min(64, PIECE_ELEMENTS // max(1, elements_per_step)))))
+def _outside(core: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Time reversal, skip and gate around an engine that has none of them."""
+
+    def run(x, dt, A, B, C, D, z, h0, reverse):
+        sequences = [t.flip(1) for t in (x, dt, B, C)] if reverse else (x, dt, B, C)
+        u, step, b, c = sequences
+        if h0 is None:
+            h0 = x.new_zeros(x.shape[0], x.shape[2], A.shape[1])  # (B, D, N)
+        y, state = core(u, step, A, b, c, h0)  # (B, L, D), (B, D, N)
+        if reverse:
+            y = y.flip(1)
+        if D is not None:
+            y = y + D * x
+        if z is not None:
+            y = y * F.silu(z)
+        return y, state
+
+    return run
 
 
-def _pieces(L: int, Q: int) -> list[tuple[int, int]]:
-    return [(s, min(s + Q, L)) for s in range(0, L, Q)]
-
-
-def checkpointed_scan(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor
-) -> tuple[Tensor, Tensor]:
-    """`reference_scan` with recomputation: same values, a fraction of the memory."""
-    return _CheckpointedScan.apply(x, dt, A, B, C, h0)
-
-
-BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
-    "reference": reference_scan,
-    "torch": checkpointed_scan,
+_ENGINES: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "reference": _outside(reference_scan),
+    "torch": _outside(checkpointed_scan),
+    "native": native.native_scan,
+    "mamba_ssm": compiled_cuda.cuda_scan,
 }
+_GATED: dict[str, Callable[..., Tensor]] = {
+    "reference": reference_gated,
+    "torch": checkpointed_gated,
+    "native": native.native_gated,
+}
+
+
+def _choose(x: Tensor, A: Tensor, h0: Tensor | None, return_state: bool) -> str:
+    """The fastest engine for a call; what each was measured at stands in docs/scan.md."""
+    if x.device.type == "cpu":
+        engine = "native" if native.available() else "torch"
+    elif compiled_cuda.fits(x, A, h0, return_state):
+        engine = "mamba_ssm"
+    else:
+        engine = "torch"
+    return _announce(engine, "selective scan", x)
+
+
+def _announce(engine: str, kind: str, x: Tensor) -> str:
+    key = (f"{kind}: {engine}", x.device.type, x.dtype)
+    if key not in _logged:
+        _logged.add(key)
+        log.info("%s engine %s (%s, %s)", kind, engine, x.device.type, str(x.dtype)[6:])
+    return engine
+
+
+def _check_shapes(x, dt, A, B, C, D, z, h0) -> None:
+    batch, L, width = x.shape
+    N = A.shape[-1]
+    expected = {
+        "dt": (dt, (batch, L, width)),
+        "A": (A, (width, N)),
+        "B": (B, (batch, L, N)),
+        "C": (C, (batch, L, N)),
+        "D": (D, (width,)),
+        "z": (z, (batch, L, width)),
+        "h0": (h0, (batch, width, N)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} is {tuple(tensor.shape)}, x {tuple(x.shape)} wants {shape}")
+    if L == 0:
+        raise ValueError("a scan needs at least one frame")
