@@ -17,14 +17,17 @@ import numpy as np
 from corpora.label_csv import read_lines
 from corpora.streams import Person
 from runtime import InputError, progress
+from ssi.rate import (
+    ABSURD,
+    USUAL_RATE_TOLERANCE,
+    USUAL_RATES_HZ,
+    infer_rate,
+    reference_duration,
+)
 from ssi.stream import Stream, open_stream
 
 # Lengths of one person's streams differ by a few frames; more than this is another recording.
 LENGTH_TOLERANCE_S = 2.5
-RATE_TOLERANCE = 0.05  # of the duration: beyond it a header's rate or a length is wrong
-USUAL_RATES_HZ = (25.0, 30.0, 50.0, 100.0)
-USUAL_RATE_TOLERANCE = 0.01
-ABSURD = 1e12  # eGeMAPS really reaches 1e6; fills of 3.7e19 do not describe a voice
 VALUE_ROWS = 2000
 OPENFACE_DIM = 714
 LEAKING = 3  # frame counter, constant, time stamp
@@ -68,29 +71,6 @@ ACTIONS = {
     "label_length": "frames beyond the shorter one do not count",
     "unreadable": "repair or remove the file",
 }
-
-
-def infer_rate(rows: int, declared_hz: float, reference_s: float | None) -> float:
-    """The rate of a stream whose person's other streams last `reference_s` seconds.
-
-    A header is overruled only when its duration is off by more than 5 % and the rows fit one of
-    the usual rates within 1 %: other lengths mean another recording, not another rate.
-    """
-    if not reference_s or not rows:
-        return declared_hz
-    if abs(rows / declared_hz - reference_s) <= RATE_TOLERANCE * reference_s:
-        return declared_hz
-    measured = rows / reference_s
-    near = min(USUAL_RATES_HZ, key=lambda rate: abs(rate - measured))
-    return near if abs(near - measured) <= USUAL_RATE_TOLERANCE * near else declared_hz
-
-
-def reference_duration(lengths: dict[str, float], feature: str) -> float | None:
-    """Median seconds of the person's other streams, audio before video; None without any."""
-    others = {name: s for name, s in lengths.items() if name != feature}
-    audio = [s for name, s in others.items() if name.startswith("audio.")]
-    durations = audio if len(audio) > 1 or feature.startswith("audio.") else list(others.values())
-    return median(durations or others.values()) if others else None
 
 
 def examine(people: list[Person]) -> list[Finding]:

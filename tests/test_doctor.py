@@ -5,9 +5,10 @@ import pytest
 from stream_trees import EGEMAPS, W2VBERT, label, openface, put, truncate, values
 
 from corpora.__main__ import main
-from corpora.doctor import ACTIONS, examine, infer_rate
+from corpora.doctor import ACTIONS, examine
 from corpora.streams import find_people
 from runtime import InputError
+from ssi.rate import infer_rate
 
 
 def found(root, corpus):

@@ -1,0 +1,121 @@
+"""Precomputed streams as features: times, rates, what is not valid, what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+from stream_trees import EGEMAPS, put, truncate, values
+
+from extractors.stream import extract, first_detected, hold, main
+from runtime import InputError
+from ssi.stream import write_stream
+from store.features import read_features
+
+
+def run(tmp_path, x, rate=25.0, rows=None, **options):
+    path = put(tmp_path, "novice", "clip", x, rate, rows)
+    out = tmp_path / "clip.h5"
+    counts = extract(str(path), str(out), "clip", options.pop("references", {}), **options)
+    return read_features(out), counts
+
+
+def test_rows_times_and_names(tmp_path):
+    x = values(5000, 4)
+    features, counts = run(tmp_path, x)
+    np.testing.assert_array_equal(features.values, x)
+    np.testing.assert_allclose(features.time, np.arange(5000) / 25)
+    assert features.valid.all() and counts["rows"] == 5000
+    assert features.dim_names == ["clip0", "clip1", "clip2", "clip3"]
+    assert features.attributes["native_rate_hz"] == 25
+
+
+def test_a_second_chunk_keeps_its_own_start(tmp_path):
+    write_stream(tmp_path / "x.clip.stream", values(6, 2), 25.0, chunks=[(0.0, 2), (3.0, 4)])
+    extract(str(tmp_path / "x.clip.stream"), str(tmp_path / "o.h5"), "clip", {})
+    expected = [0, 0.04, 3.0, 3.04, 3.08, 3.12]
+    np.testing.assert_allclose(read_features(tmp_path / "o.h5").time, expected)
+
+
+def test_a_wrong_rate_is_corrected_by_the_other_streams(tmp_path):
+    other = put(tmp_path, "novice", EGEMAPS, values(500, 88))
+    references = {EGEMAPS: str(other)}
+    features, counts = run(tmp_path, values(500, 4), rate=40.0, references=references)
+    assert counts["rate_hz"] == 25
+    np.testing.assert_allclose(features.time, np.arange(500) / 25)
+    # Without anything to compare with, the header stands.
+    assert run(tmp_path, values(500, 4), rate=40.0)[1]["rate_hz"] == 40
+
+
+def test_a_truncated_body_keeps_its_rate_and_loses_only_its_end(tmp_path):
+    other = put(tmp_path, "novice", EGEMAPS, values(500, 88))
+    path = put(tmp_path, "novice", "clip", values(500, 4), 40.0)
+    truncate(path, 0.82, 4)
+    counts = extract(str(path), str(tmp_path / "o.h5"), "clip", {EGEMAPS: str(other)})
+    assert (counts["rows"], counts["declared_rows"], counts["rate_hz"]) == (410, 500, 25)
+    np.testing.assert_allclose(read_features(tmp_path / "o.h5").time, np.arange(410) / 25)
+
+
+def test_fills_and_nan_are_not_valid(tmp_path):
+    x = values(300, 4)
+    x[5], x[9, 2], x[20] = 3.7e19, np.nan, 9e5
+    features, counts = run(tmp_path, x)
+    assert np.flatnonzero(~features.valid).tolist() == [5, 9] and counts["valid"] == 298
+    np.testing.assert_array_equal(features.values[20], x[20])
+
+
+def test_a_doubled_body_is_refused_until_told_which_half(tmp_path):
+    x = values(600, 4)
+    with pytest.raises(InputError, match="twice the 300 rows"):
+        run(tmp_path, x, rows=300)
+    np.testing.assert_array_equal(run(tmp_path, x, rows=300, doubled="second")[0].values, x[300:])
+    np.testing.assert_array_equal(run(tmp_path, x, rows=300, doubled="first")[0].values, x[:300])
+
+
+def test_leading_columns_can_be_left_out(tmp_path):
+    x = values(30, 7)
+    features, _ = run(tmp_path, x, drop=3)
+    np.testing.assert_array_equal(features.values, x[:, 3:])
+    assert features.dim_names == ["clip3", "clip4", "clip5", "clip6"]
+    with pytest.raises(InputError, match="leaves nothing"):
+        run(tmp_path, x, drop=7)
+
+
+def naive(x, invalid):
+    """Column by column, value by value."""
+    out = x.copy()
+    for d in range(x.shape[1]):
+        seen = [v for v in x[:, d] if v != invalid]
+        last = seen[0] if seen else 0.0
+        for k in range(len(x)):
+            last = x[k, d] if x[k, d] != invalid else last
+            out[k, d] = last
+    return out
+
+
+@pytest.mark.parametrize("rows", [1, 40, 4096, 4100, 9000])
+def test_undetected_values_hold_the_last_detected_one(tmp_path, rows):
+    x = values(rows, 3)
+    gone = np.random.default_rng(1).random(x.shape) < 0.4
+    gone[:, 2] = rows > 1  # a point that is never there
+    x[gone] = -1
+    features, counts = run(tmp_path, x, invalid_value=-1)
+    present = ~(x == -1).all(axis=1)
+    np.testing.assert_array_equal(features.valid, present)
+    np.testing.assert_array_equal(features.values[present], naive(x, -1)[present])
+    assert counts["held"] == int((x[present] == -1).sum())
+
+
+def test_hold_and_first():
+    x = np.array([[-1.0, 2], [3, -1], [-1, -1]])
+    assert first_detected(x, -1).tolist() == [3, 2]
+    assert hold(x, x == -1, np.array([9.0, 9])).tolist() == [[9, 2], [3, 2], [3, 2]]
+
+
+def test_the_command(tmp_path, capsys):
+    path = put(tmp_path, "novice", "clip", values(50, 4), 40.0)
+    other = put(tmp_path, "novice", EGEMAPS, values(50, 88))
+    out = tmp_path / "clip.h5"
+    command = ["--stream", str(path), "--out", str(out), "--feature", "clip"]
+    assert main([*command, "--references", f"{EGEMAPS}={other}"]) == 0
+    assert json.loads(out.with_suffix(".json").read_text())["counts"]["rate_hz"] == 25
+    assert main(["--stream", str(tmp_path / "no.stream"), "--out", str(out), "--feature", "x"]) == 1
