@@ -1,11 +1,13 @@
-"""AdamW groups, learning-rate schedule and exponential moving average of the weights."""
+"""Optimiser, learning-rate schedule and exponential moving average of the weights."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
-NO_DECAY = ("A_log", "D", "absent", "gate", "log_slope")
+from model.configs.training import TrainingConfig
+
+NO_DECAY = ("A_log", "D", "absent", "gate", "log_slope", "prompt")
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -21,12 +23,29 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [group for group in groups if group["params"]]
 
 
-def learning_rate(step: int, total: int, peak: float, warmup: int) -> float:
-    """Linear warm-up over `warmup` steps, then a cosine to 0 at step `total`; step counts from 0."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    share = (step - warmup) / max(1, total - warmup)
-    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+def make_optimiser(model: nn.Module, t: TrainingConfig) -> torch.optim.Optimizer | None:
+    """The optimiser of a run; None for a model without parameters.
+
+    adamw shrinks the weights directly, adam adds weight_decay * weight to the gradient (L2).
+    """
+    groups = parameter_groups(model, t.weight_decay)
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[t.optimiser]
+    return kind(groups, lr=t.learning_rate) if groups else None
+
+
+def learning_rate(t: TrainingConfig, step: int, total: int, epoch: int) -> float:
+    """Rate of one step: linear warm-up, then the schedule; step, epoch count from 0.
+
+    total: steps of the whole training, where the cosine reaches 0.
+    """
+    if step < t.warmup_steps:
+        return t.learning_rate * (step + 1) / t.warmup_steps
+    if t.schedule == "constant":
+        return t.learning_rate
+    if t.schedule == "step":
+        return t.learning_rate * t.step_gamma ** (epoch // t.step_epochs)
+    share = (step - t.warmup_steps) / max(1, total - t.warmup_steps)
+    return t.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
 
 class MovingAverage:

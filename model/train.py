@@ -25,7 +25,7 @@ from model.batch import Batch
 from model.checkpoint import load_tensors, pack, resume_key, save_model, save_tensors, unpack
 from model.config import Settings, parse
 from model.losses import ccc, score_losses
-from model.optim import MovingAverage, learning_rate, parameter_groups
+from model.optim import MovingAverage, learning_rate, make_optimiser
 from model.registry import build, count_parameters, loss_weights
 from model.statistics import read_statistics
 from model.windows import Windows
@@ -72,11 +72,14 @@ def train(
     """
     t = settings.training
     features, label = read_statistics(statistics)
-    windows = Windows(results, training_specs, settings, True, t.partners, seed)
+    domains = training_domains(settings, training_specs)
+    windows = Windows(results, training_specs, settings, True, t.partners, seed, t.stride, domains)
     check_statistics(statistics, features, windows.dims)
     validation = None
     if validation_specs:
-        validation = Windows(results, validation_specs, settings, True, t.partners, seed)
+        validation = Windows(
+            results, validation_specs, settings, True, t.partners, seed, domains=domains
+        )
     elif t.selection == "best_val":
         raise InputError(
             "training.selection is best_val, but the run has no validation sessions",
@@ -89,18 +92,13 @@ def train(
         )
     device = pick_device()
     torch.manual_seed(seed)
-    model = build(settings, windows.dims)
+    model = build(settings, windows.dims, domains)
     model.load_statistics(features, label)
     model.to(device)
-    groups = parameter_groups(model, t.weight_decay)
-    state = State(
-        model,
-        MovingAverage(model, t.ema),
-        torch.optim.AdamW(groups, lr=t.learning_rate) if groups else None,
-    )
-    epochs = t.epochs if groups else 0  # a model without parameters has nothing to learn
-    steps = windows.steps(epochs, seed)
-    total = sum(steps)
+    state = State(model, MovingAverage(model, t.ema), make_optimiser(model, t))
+    # A model without parameters has nothing to learn.
+    steps = [] if state.optimiser is None else windows.steps(t.epochs, seed, t.steps)
+    epochs, total = len(steps), sum(steps)
     if total and t.warmup_steps >= total:
         log.warning("%d warm-up steps, but only %d steps in all", t.warmup_steps, total)
     if resume is not None:
@@ -109,7 +107,7 @@ def train(
     saved = time.monotonic()
     remaining = batches(windows, steps, seed, state.step)
     for epoch, ends, batch in progress(remaining, description, total - state.step, "steps"):
-        lr = learning_rate(state.step, total, t.learning_rate, t.warmup_steps)
+        lr = learning_rate(t, state.step, total, epoch)
         optimise(state, batch.to(device), settings, lr)
         if ends:
             record = {"epoch": epoch + 1, "steps": state.step, "learning_rate": lr}
@@ -134,6 +132,11 @@ def train(
     return chosen, state.history, model, windows.dims
 
 
+def training_domains(settings: Settings, specs: list[SessionSpec]) -> tuple[str, ...]:
+    """Datasets that get an own prompt, sorted; none for a model without prompts."""
+    return tuple(sorted({spec.dataset for spec in specs})) if settings.model.prompts else ()
+
+
 def check_statistics(path: Path, features: dict[str, dict], dims: dict[str, int]) -> None:
     """Statistics must be there for every stream, and have its width."""
     for name, dim in dims.items():
@@ -154,6 +157,8 @@ def batches(
             continue
         for step, batch in enumerate(windows.training_batches(epoch, seed, done), done + 1):
             yield epoch, step == n, batch
+            if step == n:
+                break  # the last epoch may be cut short by training.steps
         done = 0
 
 
@@ -290,6 +295,8 @@ def run(args: argparse.Namespace) -> dict[str, object]:
         f"train {args.run} seed {args.seed}",
     )
     metadata = {"run": args.run, "seed": args.seed, "fingerprint": args.fingerprint, "dims": dims}
+    if settings.model.prompts:
+        metadata["domains"] = training_domains(settings, training)
     save_model(args.out, weights, settings, metadata)
     write_text(args.history, "".join(json.dumps(r, sort_keys=True) + "\n" for r in history))
     if resume is not None:

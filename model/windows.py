@@ -1,14 +1,15 @@
 """Windows over the frame grid, batches of them, and the order in which training sees them.
 
-A window of `window` frames predicts its `core` frames in the centre; windows step by `core`, so
-every frame of a session is predicted exactly once. Window i starts at frame
-i core - (window - core) / 2; frames before the first or after the last of the recording are absent
-(`Batch.frames` false), not zeros.
+A window of `window` frames predicts its `core` frames in the centre. In prediction windows step by
+`core`, so every frame of a session is predicted exactly once; in training they step by `stride`.
+Window i starts at frame i stride - (window - core) / 2; frames before the first or after the last
+of the recording are absent (`Batch.frames` false), not zeros. A window may be longer than the
+session.
 
-Memory: sessions are cut into slices of SLICE_WINDOWS windows, read in one piece each. Training
-shuffles slices, fills a pool of at most `pool_gb` with them, shuffles the windows of the pool, and
-goes on to the next pool. Windows of one instant of a session stay together, because its persons
-then are encoded once for all targets.
+Memory: sessions are cut into slices of SLICE_FRAMES frames (a window belongs to the slice in which
+its core begins), read in one piece each. Training shuffles slices, fills a pool of at most
+`pool_gb` with them, shuffles the windows of the pool, and goes on to the next pool. Windows of one
+instant of a session stay together, because its persons then are encoded once for all targets.
 """
 
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from model.sessions import SessionReader
 from runtime import InputError
 from store.session_spec import SessionSpec
 
-SLICE_WINDOWS = 128
+SLICE_FRAMES = 4096
 PARTNER_STREAM = 7919  # keeps the draw of foreign partners apart from the draws of data order
 
 
@@ -49,7 +50,8 @@ class Windows:
     specs : sessions (sorted by `parse_specs`); labelled : keep only targets with a label that
     counts (training, validation) instead of all (prediction); partners : "own", or "shuffled" for
     the negative control: everybody's partners come from another session of the same dataset among
-    those given, drawn from `seed`.
+    those given, drawn from `seed`; stride : frames from window to window, 0 = core;
+    domains : datasets that have an index in `Batch.domain` (model.prompts).
     """
 
     def __init__(
@@ -60,9 +62,13 @@ class Windows:
         labelled: bool,
         partners: str = "own",
         seed: int = 0,
+        stride: int = 0,
+        domains: tuple[str, ...] | list[str] = (),
     ):
         self.results, self.specs, self.settings = Path(results), specs, settings
         self.window, self.core = settings.training.window, settings.training.core
+        self.stride = stride or self.core
+        self.slice_windows = max(1, SLICE_FRAMES // self.stride)
         self.context = (self.window - self.core) // 2
         self.dims: dict[str, int] = {}
         self.n_frames: list[int] = []
@@ -78,6 +84,8 @@ class Windows:
                 self.n_frames.append(reader.n_frames)
                 read = {role: reader.labels(role) for role in spec.roles} if labelled else {}
                 self.labels.append({r: pair for r, pair in read.items() if pair is not None})
+        index = {name: i for i, name in enumerate(domains, 1)}
+        self.domain = [index.get(spec.dataset, 0) for spec in specs]
         self._foreign = foreign_sessions(specs, seed) if partners == "shuffled" else None
         self.targets = self._targets(labelled)
         self._pool: dict[tuple[int, int, int], dict[str, tuple[np.ndarray, np.ndarray]]] = {}
@@ -88,7 +96,8 @@ class Windows:
         )
 
     def n_windows(self, session: int) -> int:
-        return -(-self.n_frames[session] // self.core)
+        """Windows whose core holds at least one frame of the recording."""
+        return -(-self.n_frames[session] // self.stride)
 
     def _targets(self, labelled: bool) -> Targets:
         rows = []
@@ -115,7 +124,7 @@ class Windows:
 
     def _span(self, session: int, window: int) -> tuple[int, int, int]:
         """First frame of a window (may be negative), and its part inside the recording."""
-        first = window * self.core - self.context
+        first = window * self.stride - self.context
         n = self.n_frames[session]
         return first, min(max(0, first), n), max(0, min(first + self.window, n))
 
@@ -139,12 +148,12 @@ class Windows:
         return [self._shuffle(np.concatenate(pool), rng) for pool in pools if pool]
 
     def _slices(self) -> list[np.ndarray]:
-        key = self.targets.session * (1 << 32) + self.targets.window // SLICE_WINDOWS
+        key = self.targets.session * (1 << 32) + self.targets.window // self.slice_windows
         borders = np.flatnonzero(np.diff(key)) + 1
         return [rows for rows in np.split(np.arange(len(key)), borders) if len(rows)]
 
     def _slice_bytes(self, session: int) -> float:
-        frames = min(SLICE_WINDOWS * self.core + 2 * self.context, self.n_frames[session])
+        frames = min((self.slice_windows - 1) * self.stride + self.window, self.n_frames[session])
         persons = len(self.specs[session].roles) * (1 if self._foreign is None else 2)
         return float(frames * persons * sum(self.dims.values()) * 4)
 
@@ -162,9 +171,14 @@ class Windows:
             np.array_split(rows, -(-len(rows) // batch)) for rows in self.epoch_pools(epoch, seed)
         ]
 
-    def steps(self, epochs: int, seed: int) -> list[int]:
-        """Optimiser steps of each epoch."""
-        return [sum(len(p) for p in self.epoch_batches(e, seed)) for e in range(epochs)]
+    def steps(self, epochs: int, seed: int, total: int = 0) -> list[int]:
+        """Optimiser steps of each epoch; with `total`, as many epochs as hold that many steps."""
+        steps: list[int] = []
+        while sum(steps) < total if total else len(steps) < epochs:
+            steps.append(sum(len(p) for p in self.epoch_batches(len(steps), seed)))
+        if total:
+            steps[-1] -= sum(steps) - total
+        return steps
 
     def training_batches(self, epoch: int, seed: int, skip: int = 0) -> Iterator[Batch]:
         """Batches of one epoch; the first `skip` are left out without reading them."""
@@ -182,7 +196,7 @@ class Windows:
     def in_order(self, session: int, batch: int) -> Iterator[tuple[Targets, Batch]]:
         """All targets of one session in time order, a slice in memory at a time."""
         rows = np.flatnonzero(self.targets.session == session)
-        part = self.targets.window[rows] // SLICE_WINDOWS
+        part = self.targets.window[rows] // self.slice_windows
         for number in np.unique(part):
             of_slice = rows[part == number]
             self._load(self.targets[of_slice])
@@ -217,7 +231,9 @@ class Windows:
     def _load(self, targets: Targets) -> None:
         """Bring the slices of these targets and their partners into memory, drop all others."""
         needed: dict[tuple[int, int, int], None] = {}
-        places = np.stack([targets.session, targets.role, targets.window // SLICE_WINDOWS], axis=1)
+        places = np.stack(
+            [targets.session, targets.role, targets.window // self.slice_windows], axis=1
+        )
         for session, role, number in np.unique(places, axis=0).tolist():
             for person_session, person_role in [(session, role), *self.persons(session, role)]:
                 needed[person_session, person_role, number] = None
@@ -234,9 +250,9 @@ class Windows:
 
     def _slice_span(self, session: int, number: int) -> tuple[int, int]:
         n = self.n_frames[session]
-        lo = number * SLICE_WINDOWS * self.core - self.context
-        hi = (number + 1) * SLICE_WINDOWS * self.core + self.context
-        return min(max(0, lo), n), min(hi, n)
+        first = number * self.slice_windows * self.stride - self.context
+        last = first + (self.slice_windows - 1) * self.stride + self.window
+        return min(max(0, first), n), max(0, min(last, n))
 
     def batch(self, targets: Targets) -> Batch:
         """Assemble targets whose slices are loaded."""
@@ -258,9 +274,9 @@ class Windows:
         frames = np.zeros((R, L), bool)
         for (s, r, w), row in row_of.items():
             first, lo, hi = self._span(s, w)
-            at = self._slice_span(s, w // SLICE_WINDOWS)[0]
+            at = self._slice_span(s, w // self.slice_windows)[0]
             frames[row, lo - first : hi - first] = True
-            for name, (values, ok) in self._pool[s, r, w // SLICE_WINDOWS].items():
+            for name, (values, ok) in self._pool[s, r, w // self.slice_windows].items():
                 streams[name][row, lo - first : hi - first] = values[lo - at : hi - at]
                 valid[name][row, lo - first : hi - first] = ok[lo - at : hi - at]
         P = max((len(p) for p in partner_rows), default=0)
@@ -284,6 +300,7 @@ class Windows:
             label,
             label_mask,
             torch.tensor([(s, r, w) for s, r, w in row_of]),
+            torch.tensor([self.domain[s] for s, _, _ in row_of]),
         )
 
 

@@ -16,7 +16,7 @@ from model import train as train_module
 from model.checkpoint import load_model, load_tensors, save_tensors
 from model.config import parse
 from model.losses import ccc
-from model.optim import MovingAverage, learning_rate
+from model.optim import MovingAverage, learning_rate, make_optimiser
 from model.sessions import SessionReader
 from model.windows import Windows
 from store.session_spec import parse_spec, parse_specs
@@ -242,7 +242,7 @@ def test_predictions_do_not_depend_on_batch_or_slices_and_score_as_validation(
     spec = [corpus[2][0] + "@val"]
     assert run_prediction(corpus, checkpoint, spec, tmp_path / "a.h5") == 0
     monkeypatch.setattr(predict_module, "BATCH", 3)
-    monkeypatch.setattr("model.windows.SLICE_WINDOWS", 2)
+    monkeypatch.setattr("model.windows.SLICE_FRAMES", 2 * 32)
     assert run_prediction(corpus, checkpoint, spec, tmp_path / "b.h5") == 0
     scores, labels, known = [], [], []
     with h5py.File(tmp_path / "a.h5") as a, h5py.File(tmp_path / "b.h5") as b:
@@ -374,10 +374,68 @@ def test_prediction_needs_one_dataset_and_a_sound_checkpoint(corpus, trained, tm
     assert "rm '" in capsys.readouterr().err and not out.exists()
 
 
-def test_schedule_and_moving_average():
-    rates = [learning_rate(s, 1000, 5e-5, 500) for s in range(1000)]
+def training(**keys):
+    return parse({"preset": "paper", "training": keys}).training
+
+
+def test_schedules():
+    t = training(schedule="cosine", learning_rate=5e-5, warmup_steps=500)
+    rates = [learning_rate(t, s, 1000, 0) for s in range(1000)]
     assert rates[0] == pytest.approx(1e-7) and max(rates) == rates[499] == 5e-5
     assert rates[750] == pytest.approx(2.5e-5) and rates[-1] < 1e-9
+    t = training(schedule="constant", learning_rate=1e-3, warmup_steps=4)
+    assert [learning_rate(t, s, 10, 0) for s in range(10)] == pytest.approx(
+        [2.5e-4, 5e-4, 7.5e-4] + 7 * [1e-3]
+    )
+    t = training(schedule="step", learning_rate=5e-4, warmup_steps=0, step_epochs=3)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    theirs = torch.optim.Adam([parameter], lr=5e-4)
+    scheduler = torch.optim.lr_scheduler.StepLR(theirs, 3, 0.5)
+    for epoch in range(10):
+        assert learning_rate(t, 7 * epoch, 70, epoch) == pytest.approx(scheduler.get_last_lr()[0])
+        theirs.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_weight_decay_of_the_optimisers(name):
+    """One step of the closed form: Adam's first step is lr * sign-like g / (|g| + eps)."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(2.0)
+    optimiser = make_optimiser(
+        model, training(optimiser=name, learning_rate=0.1, weight_decay=0.25, warmup_steps=0)
+    )
+    model.weight.grad = torch.full((1, 1), -0.3)
+    optimiser.step()
+    # L2: gradient -0.3 + 0.25 * 2 = +0.2, so down; decoupled: 2 * (1 - 0.1 * 0.25), then up.
+    expected = 2 - 0.1 if name == "adam" else 2 * (1 - 0.1 * 0.25) + 0.1
+    assert model.weight.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_steps_instead_of_epochs(corpus, tmp_path):
+    config = settings()
+    config["training"] = FEW["training"] | {
+        "steps": 7,
+        "epochs": 1,
+        "stride": 16,
+        "warmup_steps": 0,
+    }
+    status, folder = run_training(corpus, tmp_path / "run", config)
+    assert status == 0
+    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    windows = Windows(corpus[0], parse_specs(corpus[1]), parse(config), True, stride=16)
+    per_epoch = windows.steps(1, 3)[0]
+    assert per_epoch == 8 and [h["steps"] for h in history] == [7]
+    config["training"]["steps"] = 11
+    _, folder = run_training(corpus, tmp_path / "longer", config)
+    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert [h["steps"] for h in history] == [8, 11]
+    assert history[-1]["learning_rate"] < 1e-4  # the cosine ends with the steps
+    # Sums over the 3 steps of the cut epoch are divided by 3, not by 8.
+    assert history[1]["loss"] == pytest.approx(history[0]["loss"], rel=0.3)
+
+
+def test_moving_average():
     model = torch.nn.Linear(1, 1, bias=False)
     model.weight.data.fill_(0.0)
     average = MovingAverage(model, 0.5)

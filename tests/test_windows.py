@@ -134,7 +134,7 @@ def test_missing_labels_and_context_frames_do_not_count(corpus):
 
 @pytest.mark.parametrize("pool_gb", [4.0, 1e-6])
 def test_an_epoch_sees_every_target_once_whatever_the_memory(corpus, pool_gb, monkeypatch):
-    monkeypatch.setattr(windows_module, "SLICE_WINDOWS", 3)
+    monkeypatch.setattr(windows_module, "SLICE_FRAMES", 3 * 32)
     w = make(corpus, pool_gb=pool_gb)
     orders = []
     for epoch in (0, 1):
@@ -157,7 +157,7 @@ def test_an_epoch_sees_every_target_once_whatever_the_memory(corpus, pool_gb, mo
 
 @pytest.mark.parametrize("skip", [1, 4, 9])
 def test_skipped_batches_leave_the_rest_unchanged(corpus, skip, monkeypatch):
-    monkeypatch.setattr(windows_module, "SLICE_WINDOWS", 4)
+    monkeypatch.setattr(windows_module, "SLICE_FRAMES", 4 * 32)
     w = make(corpus, pool_gb=1e-4)
     full = list(w.training_batches(2, 1))
     rest = list(w.training_batches(2, 1, skip))
@@ -221,3 +221,47 @@ def test_specs():
     with pytest.raises(InputError, match="twice"):
         parse_specs(["a/1:x", "a/1:y"])
     assert set(SMALL) < set(DIMS)
+
+
+@pytest.mark.parametrize(
+    "stride, window, core", [(8, 96, 32), (48, 96, 32), (0, 40, 8), (7, 20, 4)]
+)
+@pytest.mark.parametrize("slice_frames", [50, 4096])
+def test_training_windows_step_by_the_stride(
+    corpus, stride, window, core, slice_frames, monkeypatch
+):
+    """Every window, at whatever stride and slice size, holds the frames that its index says."""
+    monkeypatch.setattr(windows_module, "SLICE_FRAMES", slice_frames)
+    results, specs = corpus
+    config = settings(window=window, core=core, stride=stride, pool_gb=1e-6)
+    w = Windows(results, parse_specs(specs), config, True, stride=stride)
+    step, context = stride or core, (window - core) // 2
+    whole = {}
+    for s, spec in enumerate(w.specs):
+        assert w.n_windows(s) == len(range(0, w.n_frames[s], step))
+        with SessionReader(results, spec, list(SMALL), 25) as reader:
+            for r, role in enumerate(spec.roles):
+                whole[s, r] = reader.read(role, "egemaps", 0, reader.n_frames)[0]
+    seen = 0
+    for batch in w.training_batches(0, 0):
+        for row, (s, r, index) in enumerate(batch.person.tolist()):
+            instants = index * step - context + np.arange(window)
+            inside = (instants >= 0) & (instants < w.n_frames[s])
+            np.testing.assert_array_equal(batch.frames[row].numpy(), inside)
+            np.testing.assert_array_equal(
+                batch.streams["egemaps"][row].numpy()[inside], whole[s, r][instants[inside]]
+            )
+        seen += len(batch.target)
+    assert seen == len(w.targets) > 0
+
+
+def test_windows_longer_than_the_session(corpus):
+    """2048 frames on sessions of 300 and 185: one long window, absent outside the recording."""
+    w = make(corpus, labelled=True, window=2048, core=32, loss_frames="window")
+    for batch in w.training_batches(0, 0):
+        assert batch.frames.shape[1] == 2048
+        known = batch.frames.sum(1)
+        assert set(known.tolist()) <= {300, 185}
+        assert (batch.label_mask.sum(1) <= known[batch.target] - 10).all()
+    w = make(corpus, labelled=False, window=2048, core=2048)
+    assert len(w.targets) == 10  # one window per participant

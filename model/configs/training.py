@@ -9,15 +9,28 @@ from runtime import InputError
 
 @dataclass(frozen=True)
 class TrainingConfig(Checked):
-    """Training; defaults are the paper's numbers where the paper gives them."""
+    """Training; defaults are the paper's numbers where the paper gives them.
+
+    optimiser : `adamw`, or `adam`, whose weight decay is added to the gradient (L2) as in torch
+    schedule : after a linear warm-up `cosine` to 0, `constant`, or `step`: times `step_gamma` every
+        `step_epochs` epochs
+    precision : of the forward pass; `bf16` is autocast, with the scan and all losses in fp32
+    """
 
     epochs: int = 40
+    steps: int = 0  # optimiser steps in all instead of `epochs`; 0 = by epochs
     batch: int = 128  # target windows
     window: int = 96  # frames
-    core: int = 32  # predicted frames in the centre; also the step from window to window
+    core: int = 32  # predicted frames in the centre; also the step of windows in prediction
+    stride: int = 0  # frames from one training window to the next; 0 = core
+    optimiser: str = "adamw"
     learning_rate: float = 5e-5
     weight_decay: float = 0.01
     warmup_steps: int = 500
+    schedule: str = "cosine"
+    step_epochs: int = 50
+    step_gamma: float = 0.5
+    precision: str = "fp32"
     grad_clip: float = 5.0
     ema: float = 0.999
     score_loss: str = "ccc"
@@ -34,6 +47,9 @@ class TrainingConfig(Checked):
     pool_gb: float = 4.0
 
     CHOICES: ClassVar = {
+        "optimiser": ("adamw", "adam"),
+        "schedule": ("cosine", "constant", "step"),
+        "precision": ("fp32", "bf16"),
         "score_loss": ("ccc", "mse"),
         "loss_frames": ("core", "window"),
         "partners": ("own", "shuffled"),
@@ -41,12 +57,16 @@ class TrainingConfig(Checked):
     }
     MINIMUM: ClassVar = {
         "epochs": 1,
+        "steps": 0,
         "batch": 1,
         "window": 1,
         "core": 1,
+        "stride": 0,
         "learning_rate": 0,
         "weight_decay": 0,
         "warmup_steps": 0,
+        "step_epochs": 1,
+        "step_gamma": 0,
         "grad_clip": 1e-9,
         "ema": 0,
         "score_weight": 0,
