@@ -21,6 +21,8 @@ class Batch:
     partners : (B, P) rows of their partners, -1 where there is none; P may be 0
     label, label_mask : (B, L) engagement, and where it is known and counts; None when predicting
     person : (R, 3) session, role and window of every row, as indices of `model.windows.Windows`
+    domain : (R,) corpus of every row, 0 unknown (model.prompts); None: all unknown
+    prompts : how many of the L frames are prompts, at the beginning; they belong to no recording
     """
 
     streams: dict[str, Tensor]
@@ -31,6 +33,17 @@ class Batch:
     label: Tensor | None = None
     label_mask: Tensor | None = None
     person: Tensor | None = None
+    domain: Tensor | None = None
+    prompts: int = 0
+
+    @property
+    def recorded(self) -> Tensor:
+        """(R, L) bool, frames of the recording without prompts: where a model's losses count."""
+        if not self.prompts:
+            return self.frames
+        return torch.cat(
+            [torch.zeros_like(self.frames[:, : self.prompts]), self.frames[:, self.prompts :]], 1
+        )
 
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on another device."""
@@ -38,7 +51,7 @@ class Batch:
         def move(value):
             if isinstance(value, dict):
                 return {name: tensor.to(device) for name, tensor in value.items()}
-            return None if value is None else value.to(device)
+            return value.to(device) if isinstance(value, Tensor) else value
 
         return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})
 

@@ -69,7 +69,7 @@ def load_model(path: str | Path) -> Trained:
         if metadata["schema_version"] != SCHEMA_VERSION:
             raise KeyError(f"schema version {metadata['schema_version']}")
         settings, dims = parse(metadata["settings"]), dict(metadata["dims"])
-        model = build(settings, dims)
+        model = build(settings, dims, metadata.get("domains", ()))
         model.load_state_dict(tensors)
     except (KeyError, RuntimeError) as e:
         raise InputError(

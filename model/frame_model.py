@@ -17,6 +17,7 @@ from model.batch import Batch
 from model.configs.base import ModelConfig
 from model.layers.inputs import Normalise
 from model.missing import drop_in_training
+from model.prompts import Prompts
 
 
 class FrameModel(nn.Module):
@@ -30,9 +31,15 @@ class FrameModel(nn.Module):
     def __init__(self, config: ModelConfig, dims: dict[str, int], outputs: int = 1):
         super().__init__()
         self.config, self.dims, self.outputs = config, dims, outputs
+        self.prompts: Prompts | None = None
         # Scores are in units of the training labels, so that training starts at a sensible place.
         self.register_buffer("label_mean", torch.zeros(()))
         self.register_buffer("label_std", torch.ones(()))
+
+    def add_prompts(self, domains: tuple[str, ...]) -> None:
+        """Give the model its domain prompts, if its settings ask for them."""
+        if self.config.prompts:
+            self.prompts = Prompts(self.config, self.dims, domains)
 
     def load_statistics(self, statistics: dict[str, dict], label: dict[str, float]) -> None:
         """Take over mean and std (training sessions only) of the streams and of the labels."""
@@ -47,7 +54,9 @@ class FrameModel(nn.Module):
         """batch -> the result of the contract above."""
         if self.training and self.config.absent_rate:
             batch = drop_in_training(batch, self.config.absent_rate, list(self.dims))
-        return self.estimate(batch)
+        if self.prompts is None:
+            return self.estimate(batch)
+        return self.prompts.cut(self.estimate(self.prompts(batch)))
 
     def estimate(self, batch: Batch) -> dict:
         """What an architecture implements; ends in `return self.result(score, losses)`."""

@@ -20,13 +20,15 @@ import torch
 
 from model.checkpoint import Trained, load_model
 from model.windows import Windows
-from runtime import InputError, progress
+from runtime import InputError, get_logger, progress
 from runtime.device import describe_device, limit_threads, pick_device
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
 from store.hdf5 import create_hdf5
 from store.session_spec import SessionSpec, parse_specs
 from store.sidecar import write_sidecar
+
+log = get_logger("predict")
 
 SCHEMA_VERSION = 1
 BATCH = 64  # target windows at a time; results do not depend on it beyond rounding
@@ -73,7 +75,12 @@ def predict(
             "predict one dataset at a time",
         )
     source = partners or trained.settings.training.partners
-    windows = Windows(results, specs, trained.settings, False, source, shuffle_seed)
+    domains = trained.metadata.get("domains", ())
+    if trained.settings.model.prompts and datasets[0] not in domains:
+        log.info("%s is no training dataset: its windows get the unknown prompt", datasets[0])
+    windows = Windows(
+        results, specs, trained.settings, False, source, shuffle_seed, domains=domains
+    )
     if windows.dims != trained.dims:
         odd = next(n for n in trained.dims if windows.dims[n] != trained.dims[n])
         raise InputError(

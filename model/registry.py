@@ -14,10 +14,18 @@ from model.configs import architecture
 from model.frame_model import FrameModel
 
 
-def build(settings: Settings, dims: dict[str, int]) -> FrameModel:
-    """The model of a run, freshly initialised; dims: feature -> dimension."""
+def build(
+    settings: Settings, dims: dict[str, int], domains: tuple[str, ...] | list[str] = ()
+) -> FrameModel:
+    """The model of a run, freshly initialised; dims: feature -> dimension.
+
+    domains: the training datasets, for domain prompts (model.prompts).
+    """
     kind = importlib.import_module(architecture(settings.name)).Model
-    return kind(settings.model, {name: dims[name] for name in settings.features}, settings.outputs)
+    dims = {name: dims[name] for name in settings.features}
+    model = kind(settings.model, dims, settings.outputs)
+    model.add_prompts(tuple(domains))
+    return model
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
@@ -26,6 +34,8 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
         part: sum(p.numel() for module in modules for p in module.parameters())
         for part, modules in model.parts().items()
     }
+    if model.prompts is not None:
+        counts["domain prompts"] = sum(p.numel() for p in model.prompts.parameters())
     counts = {part: n for part, n in counts.items() if n}
     return counts | {"total": sum(p.numel() for p in model.parameters())}
 

@@ -218,7 +218,7 @@ class DaMamba(FrameModel):
         for group, members in self.config.groups.items():
             projected[group] = self.project[group](groups[group])  # (B, L, d)
             any_valid = torch.stack([batch.valid[m] for m in members]).any(0)  # (R, L)
-            present[group] = (any_valid & batch.frames)[batch.target]  # (B, L)
+            present[group] = (any_valid & batch.recorded)[batch.target]  # (B, L)
         names = list(projected)
         losses = [
             alignment_loss(

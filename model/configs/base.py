@@ -58,6 +58,7 @@ class ModelConfig(Checked):
         "prompt_dropout": 0,
         "absent_rate": 0,
     }
+    SEES_TIME: ClassVar[bool] = True  # false: every frame for itself
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "demo": {}}
     TRAINING: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "demo": {}}
 
@@ -67,6 +68,16 @@ class ModelConfig(Checked):
             if not getattr(self, key) < 1:
                 raise InputError(f"model.{key} is {getattr(self, key)}", "choose 0 to below 1")
         check_absent_rate(self.absent_rate, len(features), "model.absent_rate")
+        if self.prompts and not self.SEES_TIME:
+            raise InputError(
+                f"model.prompts is {self.prompts}, but this model sees every frame for itself",
+                "choose prompts: 0, or a model that reads frames before the present one",
+            )
+        if self.prompt_dropout and not self.prompts:
+            raise InputError(
+                f"model.prompt_dropout is {self.prompt_dropout}, but model.prompts is 0",
+                "choose prompts of at least 1, or prompt_dropout: 0",
+            )
         return self
 
 

@@ -13,6 +13,7 @@ class MlpConfig(ModelConfig):
     hidden: int = 256
     layers: int = 3
 
+    SEES_TIME: ClassVar = False
     MINIMUM: ClassVar = {"hidden": 1, "layers": 1}
     PRESETS: ClassVar = {
         "paper": {},
