@@ -9,6 +9,8 @@ from snakemake.utils import min_version
 min_version("9.20")
 
 
+# Runs and tables of the papers' questions, built on request; config.yaml may change any of them.
+configfile: "studies.yaml"
 configfile: "config.yaml"
 
 
@@ -39,7 +41,7 @@ rule all:
     default_target: True
     input:
         tables(),
-        curves(),
+        study.figures_of_all(),
         predictions(),
         indexes(),
         f"{study.results}/qc/qc.tsv",
@@ -56,13 +58,27 @@ include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/evidence.smk"
 
 
+# `snakemake NAME` for every table on request: the table, its runs and its figures.
+for name in study.on_request:
+    if workflow.is_rule(name):
+        raise WorkflowError(f"tables.{name}: there is a rule of that name; rename it")
+
+    rule:
+        name:
+            name
+        input:
+            table_files(name),
+        message:
+            "table {rule} is up to date"
+
+
 onstart:
     spare_the_scheduler(workflow)
     warn_about_versions(study)
 
 
 onsuccess:
-    print(summary(study))
+    print(summary(study, study.tables_among(workflow.dag_settings.targets)))
 
 
 onerror:

@@ -40,7 +40,10 @@ def hours(rows, each=1.0):
 def test_jobs_and_hours():
     rows = people()
     features = {"egemaps": FeatureSize(88, 25, 4), "wav2vec2": FeatureSize(1024, 50, 2)}
-    runs = {"a": RunSize(seeds=3, predicted=2, scored=1, predicted_hours=5)}
+    runs = {
+        "a": RunSize(seeds=3, predicted=2, scored=1, predicted_hours=5, figures=2),
+        "b": RunSize(seeds=3, predicted=2, scored=1, trained=False),
+    }
     stages = {r.stage: r for r in plan(rows, hours(rows), features, runs, tables=2)}
     assert stages["media"].jobs == 5 and stages["media"].hours == pytest.approx(5)
     assert "faces and crops" not in stages  # no visual feature is enabled
@@ -48,7 +51,8 @@ def test_jobs_and_hours():
     assert (stages["labels"].jobs, stages["labels"].hours) == (2, pytest.approx(2))
     assert stages["aligned"].jobs == 5 * 2 + 2 + 2  # files, a clock and an index per session
     assert stages["qc"].jobs == 2 + 1
-    assert stages["run: a"].jobs == 1 + 3 * (1 + 2 + 1) + 1
+    assert stages["run: a"].jobs == 1 + 3 * (1 + 2 + 1) + 2
+    assert stages["run: b"].jobs == 3 * (2 + 1)
     assert stages["tables"].jobs == 2
 
 

@@ -91,7 +91,7 @@ def built(tmp_path_factory) -> Path:
         shutil.copytree(
             ROOT / package, house / package, ignore=shutil.ignore_patterns("__pycache__")
         )
-    for name in ("Snakefile", "config.yaml"):
+    for name in ("Snakefile", "config.yaml", "studies.yaml"):
         shutil.copy2(ROOT / name, house / name)
     for name in ("envs", "profiles"):
         shutil.copytree(ROOT / name, house / name)
@@ -161,6 +161,7 @@ def participants(people=PEOPLE, sets=None) -> list[tuple[str, str, str]]:
 
 
 RUNS = {"da_mamba": (1, 2), "da_mamba_no_partner": (1, 2), "egemaps_mlp": (1, 2), "constant": (1,)}
+SEEDS = RUNS | {"averaged": (1, 2), "small": (1, 2)}  # and of a table on request
 FIVE = ("da_mamba", "da_mamba_no_partner")
 
 
@@ -170,14 +171,14 @@ def downstream(runs, datasets=("noxi", "mpiigi"), seeds=None) -> set[str]:
     for run in runs:
         for dataset in datasets:
             jobs.add(f"curves/{run}/{dataset}.png")
-            for seed in seeds or RUNS[run]:
+            for seed in seeds or SEEDS[run]:
                 jobs.add(f"predictions/{run}/seed-{seed}/{dataset}.h5")
                 jobs.add(f"scores/{run}/seed-{seed}/{dataset}.json")
     return jobs
 
 
 def trained(runs, seeds=None) -> set[str]:
-    models = {f"runs/{r}/seed-{s}/model.safetensors" for r in runs for s in seeds or RUNS[r]}
+    models = {f"runs/{r}/seed-{s}/model.safetensors" for r in runs for s in seeds or SEEDS[r]}
     return models | {f"curves/{r}/training.png" for r in runs}
 
 
@@ -356,3 +357,50 @@ def test_excluded_participant(house):
     expected |= {f"aligned/noxi/002/expert/{f}.h5" for f in FEATURES}
     expected |= indexes([("noxi", "002", "expert")])
     assert stale(house) == expected | downstream(RUNS, ["noxi"])
+
+
+def test_code_of_one_network_trains_its_runs_only(house):
+    path = house / "model/architectures/mlp.py"
+    path.write_text(path.read_text() + "\n\ndef another_number():\n    return 2\n")
+    assert stale(house) == trained(["egemaps_mlp"]) | downstream(["egemaps_mlp"])
+
+
+def test_setting_of_prediction_trains_nothing(house):
+    configure(house, lambda c: c.update(runs={"da_mamba": {"prediction": {"merge": "mean"}}}))
+    assert stale(house) == downstream(["da_mamba"])
+
+
+def study_of_prediction(config):
+    config["runs"] = {
+        "averaged": {"weights_of": "da_mamba", "prediction": {"merge": "mean"}},
+        "small": {"base": "egemaps_mlp", "model": {"hidden": 8}},
+    }
+    runs = ["da_mamba", "averaged", "small"]
+    config["tables"] = {"asked": {"on_request": True, "figures": ["training"], "runs": runs}}
+
+
+def of_study(runs) -> set[str]:
+    """Jobs of runs that only the table on request needs: no curves of predictions."""
+    jobs = {j for j in downstream(runs) if not j.startswith("curves/")}
+    return jobs - {"tables/main/ccc.csv"} | {"tables/asked/ccc.csv"}
+
+
+def test_table_on_request_is_no_part_of_all_and_shares_weights(house):
+    configure(house, study_of_prediction)
+    assert stale(house) == set()
+    new = statistics(["small"]) | trained(["small"]) | of_study(["averaged", "small"])
+    assert stale(house, "asked") == new
+    snakemake(house, "asked")
+    assert stale(house, "asked") == set() and stale(house) == set()
+
+    configure(house, lambda c: c["runs"]["averaged"]["prediction"].update(absent_rate=0.2))
+    assert stale(house, "asked") == of_study(["averaged"])
+    assert stale(house) == set()
+
+    configure(
+        house,
+        lambda c: c["runs"].update(da_mamba={"training": {"learning_rate": 1e-3}}),
+    )
+    both = trained(["da_mamba"]) | of_study(["da_mamba", "averaged"])
+    assert stale(house, "asked") == both
+    assert stale(house) == trained(["da_mamba"]) | downstream(["da_mamba"])

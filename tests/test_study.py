@@ -4,8 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from model.configs import architecture
 from runtime import InputError
 from workflow.config import load_config, merge
+from workflow.fingerprint import closure, code_hash
 from workflow.study import Study, options
 
 ROWS = [
@@ -31,6 +33,9 @@ def sheet(tmp_path):
     path = tmp_path / "sessions.tsv"
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+TABLE_OF_X = {"main": {"runs": ["da_mamba", "x"]}}
 
 
 def study(sheet, **over) -> Study:
@@ -77,6 +82,35 @@ def test_excluded_people_leave_every_stage_and_are_counted(sheet):
         ({"defaults": {"evaluate": ["noxi/train"]}}, "trained and evaluated on noxi/train"),
         ({"defaults": {"features": ["egemaps_lld"]}}, "egemaps_lld, which is not enabled"),
         ({"tables": {"main": {"runs": ["da_mambo"]}}}, "da_mambo, which is no run"),
+        ({"runs": {"constant": {"base": "da_mambo"}}}, "base names da_mambo, which is no run"),
+        (
+            {"runs": {"constant": {"base": "egemaps_mlp"}, "egemaps_mlp": {"base": "constant"}}},
+            "leads back to",
+        ),
+        (
+            {"runs": {"constant": {"weights_of": "da_mamba"}}},
+            "takes the weights of da_mamba, but has other features",
+        ),
+        (
+            {"runs": {"da_mamba_no_partner": {"weights_of": "da_mamba"}}},
+            "takes the weights of da_mamba, but has other model",
+        ),
+        (
+            {"runs": {"x": {"weights_of": "da_mamba", "seeds": [1, 9]}}, "tables": TABLE_OF_X},
+            "not trained with seed 9",
+        ),
+        (
+            {"runs": {"x": {"weights_of": "x"}}, "tables": TABLE_OF_X},
+            "does not say plainly whose weights",
+        ),
+        (
+            {"runs": {"da_mamba": {"prediction": {"merg": "mean"}}}},
+            "run da_mamba: unknown key prediction.merg",
+        ),
+        (
+            {"runs": {"da_mamba": {"model": {"mixr": "mamba"}}}},
+            "run da_mamba: unknown key model.mixr",
+        ),
         ({"features": {"clip_face": {"weights": {"repository": "a/b"}}}}, "repository and random"),
         (
             {"features": {"clip_face": {"weights": {"random": None, "directory": "nowhere"}}}},
@@ -115,3 +149,78 @@ def test_only_numbers_reach_an_extractor(sheet):
         "--chunk-s=30.0 --context-s=1.0 --dtype=float16 --layer=-1 --precision=fp32"
     )
     assert s.participant(SimpleNamespace(dataset="noxi", session="001", role="expert")).labels
+
+
+def test_cures_name_the_nearest_key_and_run(sheet):
+    with pytest.raises(InputError) as e:
+        study(sheet, runs={"da_mamba": {"prediction": {"merg": "mean"}}})
+    assert "did you mean 'merge'" in e.value.cure
+    with pytest.raises(InputError) as e:
+        study(sheet, tables={"main": {"runs": ["da_mambo"]}})
+    assert "did you mean da_mamba?" in e.value.cure
+
+
+def test_base_lies_between_defaults_and_the_run(sheet):
+    runs = {
+        "a": {"model": {"dropout": 0.3, "d": 32}, "training": {"epochs": 3}, "seeds": [5]},
+        "b": {"base": "a", "model": {"d": 16}, "features": ["egemaps", "flow"]},
+    }
+    defaults = {"evaluate": ["noxi/val"], "training": {"batch": 8}}
+    s = study(sheet, runs=runs, defaults=defaults, tables={"main": {"runs": ["b"]}})
+    b = s.runs["b"]
+    assert (b.settings["model"]["dropout"], b.settings["model"]["d"]) == (0.3, 16)
+    assert (b.settings["training"]["epochs"], b.settings["training"]["batch"]) == (3, 8)
+    assert b.seeds == (5,) and b.features == ("egemaps", "flow")
+    assert b.weights == "b" and "a" not in s.runs  # nobody asks for a
+
+
+def test_runs_with_the_weights_of_another(sheet):
+    runs = {"x": {"weights_of": "da_mamba", "prediction": {"absent_rate": 0.25}, "seeds": [2]}}
+    s = study(sheet, runs=runs, tables=TABLE_OF_X)
+    x, trained = s.runs["x"], s.runs["da_mamba"]
+    assert (x.settings, x.features, x.evaluate) == (
+        trained.settings,
+        trained.features,
+        trained.evaluate,
+    )
+    assert s.checkpoint("x", 2) == "results/runs/da_mamba/seed-2/model.safetensors"
+    assert s.prediction_settings("x") == s.prediction_settings("da_mamba") | {
+        "run": "x",
+        "absent_rate": 0.25,
+    }
+    assert s.training_figures([x, trained]) == ["results/curves/da_mamba/training.png"]
+
+
+def test_tables_on_request_stand_apart(sheet):
+    tables = {
+        "fine": {"on_request": True, "runs": ["da_mamba", "x"], "figures": ["similarity"]},
+        "unfit": {"on_request": True, "runs": ["da_mamba", "y"]},
+    }
+    runs = {
+        "x": {"features": ["egemaps"], "model": {"name": "mlp"}},
+        "y": {"features": ["egemaps_lld"]},
+        "z": {},
+    }
+    s = study(sheet, runs=runs, tables=tables)
+    assert s.tables_of_all == ["main"] and {"fine", "unfit"} <= set(s.on_request)
+    assert [r.name for r in s.runs_of_all()] == [
+        "da_mamba",
+        "da_mamba_no_partner",
+        "egemaps_mlp",
+        "constant",
+    ]
+    assert s.unused_runs == ["z"]
+    kinds = [f"results/tables/fine/ccc.{kind}" for kind in ("csv", "md", "tex")]
+    assert s.table_files("fine") == [*kinds, "results/curves/da_mamba/similarity.png"]
+    with pytest.raises(InputError, match="run y reads the feature egemaps_lld"):
+        s.table_files("unfit")
+    assert s.tables_among({"fine"}) == ["fine"] and s.tables_among({"all"}) == ["main"]
+
+
+def test_training_fingerprint_holds_the_code_of_its_own_network(sheet):
+    s = study(sheet)
+    assert "train=" in s.training_fingerprint("constant")
+    for run in ("da_mamba", "egemaps_mlp", "constant"):
+        module = architecture(s.runs[run].settings["model"]["name"])
+        assert f"architecture={code_hash(module)}" in s.training_fingerprint(run)
+    assert "model.architectures.mlp" not in closure("model.train")

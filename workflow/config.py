@@ -83,8 +83,8 @@ def _sentence(error) -> tuple[str, str]:
 
 
 def load_config(configfiles: list[str | Path] = ()) -> dict:
-    """config.yaml of the repository with `configfiles` on top, checked."""
-    config = load_yaml(ROOT / "config.yaml")
+    """studies.yaml and config.yaml of the repository with `configfiles` on top, checked."""
+    config = merge(load_yaml(ROOT / "studies.yaml"), load_yaml(ROOT / "config.yaml"))
     for path in configfiles:
         config = merge(config, load_yaml(Path(path)))
     return check_config(config, str(configfiles[-1]) if configfiles else "config.yaml")

@@ -7,6 +7,7 @@ import argparse
 import re
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from runtime.job import run_job
@@ -14,20 +15,22 @@ from runtime.job import run_job
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def summary(study) -> str:
-    """CCC tables in plain text and where everything lies."""
+def summary(study, tables: Iterable[str]) -> str:
+    """The named CCC tables in plain text and where everything lies."""
     from evaluation.render import to_terminal
 
     width = shutil.get_terminal_size((120, 40)).columns
     parts = []
-    for name in study.tables:
+    for name in tables:
         path = Path(study.results) / "tables" / name / "ccc.csv"
         try:
             parts.append("\n" + to_terminal(path.read_text(encoding="utf-8"), width))
         except (OSError, KeyError, ValueError, TypeError, IndexError):
             parts.append(f"\n{path} cannot be shown")
         parts.append(f"tables   {path.parent}/ccc.{{csv,md,tex}}")
-    parts.append(f"curves   {study.results}/curves/<run>/<dataset>.png")
+    if study.unused_runs:
+        parts.append(f"not built: no table names {', '.join(study.unused_runs)}")
+    parts.append(f"curves   {study.results}/curves/<run>/*.png")
     parts.append(f"quality  {study.results}/qc/qc.tsv")
     report = Path(study.results) / "report.zip"
     how = "" if report.exists() else f"   (make it: snakemake --report {report})"
@@ -112,7 +115,10 @@ def main(argv: list[str] | None = None) -> int:
         config = load_config(args.configfile)
         if args.media_root:
             config["media_root"] = args.media_root
-        print(summary(Study(config)))
+        study = Study(config)
+        tables = Path(study.results) / "tables"
+        made = [n for n in study.on_request if (tables / n / "ccc.csv").exists()]
+        print(summary(study, [*study.tables_of_all, *made]))
 
     return run_job("workflow.digest", build_parser(), work, argv)
 

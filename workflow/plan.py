@@ -1,6 +1,6 @@
 """What a run would cost before anything runs: hours of media, jobs, gigabytes per stage.
 
-python -m workflow.plan [--configfile presets/noxi.yaml] [--media-root DIR]
+python -m workflow.plan [TABLE ...] [--configfile presets/noxi.yaml] [--media-root DIR]
 
 Lengths come from the media headers, so planning 90 hours takes seconds; sizes are rates times
 dimensions times bytes, and the crop store's measured megabytes per hour.
@@ -47,12 +47,18 @@ class FeatureSize:
 
 @dataclass(frozen=True)
 class RunSize:
-    """Seeds of a run, and how many data sets it predicts and how many of them have labels."""
+    """Seeds of a run, and how many data sets it predicts and how many of them have labels.
+
+    predicted_hours : hours of media it predicts; trained : False for a run with another's weights;
+    figures : curves of this run.
+    """
 
     seeds: int
     predicted: int
     scored: int
     predicted_hours: float = 0.0
+    trained: bool = True
+    figures: int = 0
 
 
 @dataclass(frozen=True)
@@ -121,8 +127,9 @@ def plan(
     rows.append(PlanRow("aligned", aligned_jobs, hours, sum(native.values()) + ticks))
     rows.append(PlanRow("qc", len(sessions) + 1, hours, 0.0))
     for name, run in (runs or {}).items():
-        # Statistics once, training per seed, prediction and score per seed and data set, curves.
-        jobs = 1 + run.seeds * (1 + run.predicted + run.scored) + run.scored
+        # Statistics once, training per seed; prediction and score per seed and data set; figures.
+        training = 1 + run.seeds if run.trained else 0
+        jobs = training + run.seeds * (run.predicted + run.scored) + run.figures
         left = run.seeds * run.predicted_hours * 3600 * frame_rate_hz * PREDICTION_BYTES / GB
         rows.append(PlanRow(f"run: {name}", jobs, run.predicted_hours, left))
     if tables:
@@ -205,28 +212,72 @@ def _checkpoint_value(settings: Mapping, file: str, keys: tuple[str, ...], defau
         ) from e
 
 
-def study_plan(study) -> str:
-    """Plan of a study (workflow/study.py) as text."""
-    config = study.config
-    demo = config["demo"]
-    everyone = [*study.participants, *study.excluded]
-    durations = media_durations(study.participants, demo["seconds"] if demo else None)
-    features = feature_sizes(study.features)
-    runs = {}
-    for name, run in study.runs.items():
-        evaluated = set(run.evaluate)
+def run_sizes(study, durations: Mapping, tables: Sequence[str] = ()) -> dict[str, RunSize]:
+    """Sizes of the runs of some tables on request, or of `all`."""
+    if tables:
+        runs = study.table_runs(*tables)
+        figures = {f for t in tables for f in study.table_files(t) if "/curves/" in f}
+    else:
+        runs = study.runs_of_all()
+        figures = set(study.figures_of_all())
+    sizes = {}
+    for run in [*runs, *(study.runs[r.weights] for r in runs)]:
+        if run.name in sizes:
+            continue
+        datasets = study.datasets(run) if run in runs else []
+        scored = [d for d in datasets if study.labelled(study.evaluated(run, d))]
+        if tables:  # sets without labels are predicted by `all` only
+            datasets = scored
+        evaluated = {s for d in datasets for s in study.evaluated(run, d)}
         seconds = sum(
             durations[p.dataset, p.session, p.role]
             for p in study.participants
             if f"{p.dataset}/{p.split}" in evaluated
         )
-        datasets = study.datasets(run)
-        scored = sum(bool(study.labelled(study.evaluated(run, d))) for d in datasets)
-        runs[name] = RunSize(len(run.seeds), len(datasets), scored, seconds / 3600)
+        drawn = sum(path.startswith(f"{study.results}/curves/{run.name}/") for path in figures)
+        sizes[run.name] = RunSize(
+            len(run.seeds), len(datasets), len(scored), seconds / 3600, not run.weights_of, drawn
+        )
+    return sizes
+
+
+def study_plan(study, tables: Sequence[str] = ()) -> str:
+    """Plan of a study (workflow/study.py) as text: of `all`, or of the named tables on request."""
+    config = study.config
+    for name in tables:
+        if name not in study.on_request:
+            known = ", ".join(study.on_request) or "none"
+            raise InputError(f"{name} is no table on request", f"tables on request: {known}")
+    demo = config["demo"]
+    everyone = [*study.participants, *study.excluded]
+    durations = media_durations(study.participants, demo["seconds"] if demo else None)
+    features = feature_sizes(study.features)
+    runs = run_sizes(study, durations, tables)
     clock_hz = float(config["clock"]["rate_hz"])
-    rows = plan(everyone, durations, features, runs, len(study.tables), clock_hz)
+    count = len(tables or study.tables_of_all)
+    rows = plan(everyone, durations, features, runs, count, clock_hz)
     dense = dense_gigabytes(sum(durations.values()), features, clock_hz)
-    return format_plan(rows, everyone, dense)
+    text = format_plan(rows, everyone, dense)
+    others = [name for name in study.on_request if name not in tables]
+    return text + on_request_lines(study, others)
+
+
+def on_request_lines(study, tables: Sequence[str]) -> str:
+    """What else could be asked for: runs of each table, and which of them are trained for it."""
+    if not tables:
+        return ""
+    width = max(map(len, tables))
+    lines = ["", "on request (python -m workflow.plan TABLE, snakemake TABLE):"]
+    of_all = {run.name for run in study.runs_of_all()}
+    for name in tables:
+        if name in study.refused:
+            lines.append(f"  {name:<{width}}  not with this config: {study.refused[name].problem}")
+            continue
+        runs = study.table_runs(name)
+        trained = {r.weights for r in runs} - of_all
+        models = sum(len(study.runs[r].seeds) for r in trained)
+        lines.append(f"  {name:<{width}}  {len(runs)} runs, {models} models trained for it")
+    return "\n".join(lines)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -234,6 +285,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m workflow.plan",
         description="Print hours of media, jobs and expected gigabytes per stage; runs nothing.",
     )
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help="tables on request, not `all`")
     parser.add_argument("--configfile", nargs="*", default=[], help="presets on top of config.yaml")
     parser.add_argument("--media-root", metavar="DIR", help="overrides the config's media_root")
     parser.set_defaults(log=None)
@@ -248,7 +300,7 @@ def main(argv: list[str] | None = None) -> int:
         config = load_config(args.configfile)
         if args.media_root:
             config["media_root"] = args.media_root
-        print(study_plan(Study(config)))
+        print(study_plan(Study(config), args.tables))
 
     return run_job("workflow.plan", build_parser(), work, argv)
 

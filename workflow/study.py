@@ -8,14 +8,14 @@ import json
 import os
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from corpora.demo import weights_files
 from corpora.sheet import Participant, read_sheet
 from runtime import InputError
-from workflow.config import check_config, merge
+from workflow.config import check_config
 from workflow.fingerprint import code_hash, fingerprint
+from workflow.runs import Run, Runs, unknown_run
 
 REPORTED = Path(__file__).resolve().parent.parent / "evaluation" / "reported.yaml"
 NOT_NUMBERS = ("enabled", "align", "weights")
@@ -39,23 +39,6 @@ def options(settings: dict) -> str:
         else:
             words.append(f"{name}={value}")
     return shlex.join(words)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One row of a table: a model with its settings, trained once per seed."""
-
-    name: str
-    features: tuple[str, ...]
-    train: tuple[str, ...]
-    validate: tuple[str, ...]
-    evaluate: tuple[str, ...]
-    seeds: tuple[int, ...]
-    settings: dict
-
-    @property
-    def reads_validation(self) -> bool:
-        return self.settings["training"].get("selection") == "best_val"
 
 
 class Study:
@@ -83,67 +66,35 @@ class Study:
         for name, settings in self.features.items():
             if "weights" in settings:
                 self.weights_inputs(name)  # raises where no checkpoint can be found
-        self.runs = self._runs()
-        self.tables = {n: t for n, t in config["tables"].items() if t is not None}
+        self._read_tables()
+
+    def _read_tables(self) -> None:
+        """Tables and the runs they name.
+
+        A table of `all` must be right; one that is built on request is checked when it is asked
+        for, so that settings it cannot work with (a feature that is off) harm nothing else.
+        """
+        declared = Runs(self.config, list(self.features), self.set_names())
+        self.tables = {n: t for n, t in self.config["tables"].items() if t is not None}
+        self.on_request = [n for n, t in self.tables.items() if t.get("on_request")]
+        self.refused: dict[str, InputError] = {}
+        self.runs: dict[str, Run] = {}
         for name, table in self.tables.items():
-            for run in table["runs"]:
-                if run not in self.runs:
-                    raise InputError(
-                        f"config: tables.{name}.runs names {run}, which is no run",
-                        f"runs are: {', '.join(self.runs)}",
-                    )
-
-    def _runs(self) -> dict[str, Run]:
-        from model.config import resolve
-
-        runs = {}
-        sets = self.set_names()
-        for name, over in self.config["runs"].items():
-            if over is None:
-                continue
-            s = merge(self.config["defaults"], over)
-            for feature in s["features"]:
-                if feature not in self.features:
-                    raise InputError(
-                        f"config: run {name} reads the feature {feature}, which is not enabled",
-                        f"enable it under `features`, or choose from: {', '.join(self.features)}",
-                    )
-            if not any(t in sets for t in s["train"]):
-                raise InputError(
-                    f"config: run {name} trains on {', '.join(s['train'])}, which the sheet does not have",
-                    f"sets of the sheet: {', '.join(sets)}",
-                )
-            both = set(s["train"]) & set(s["evaluate"])
-            if both:
-                raise InputError(
-                    f"config: run {name} is trained and evaluated on {', '.join(sorted(both))}",
-                    "take it out of `train` or `evaluate`",
-                )
-            settings = resolve(
-                {
-                    "preset": s["preset"],
-                    "features": list(s["features"]),
-                    "frame_rate_hz": s["frame_rate_hz"],
-                    "model": s["model"],
-                    "training": s["training"],
-                }
-            )
-            run = Run(
-                name,
-                tuple(s["features"]),
-                tuple(t for t in s["train"] if t in sets),
-                tuple(t for t in s["validate"] if t in sets),
-                tuple(t for t in s["evaluate"] if t in sets),
-                tuple(s["seeds"]),
-                settings,
-            )
-            if run.reads_validation and not run.validate:
-                raise InputError(
-                    f"config: run {name} selects by best_val, and none of its `validate` sets is in the sheet",
-                    f"sets of the sheet: {', '.join(sets)}",
-                )
-            runs[name] = run
-        return runs
+            try:
+                for run in table["runs"]:
+                    if run not in declared:
+                        raise unknown_run(f"tables.{name}.runs", run, list(declared))
+                    self.runs[run] = declared.get(run)
+                    trained = self.runs[run].weights
+                    self.runs[trained] = declared.get(trained)
+            except InputError as e:
+                if name not in self.on_request:
+                    raise
+                self.refused[name] = e
+        self.tables_of_all = [n for n in self.tables if n not in self.on_request]
+        self.unused_runs = [
+            n for n in declared if all(n not in t["runs"] for t in self.tables.values())
+        ]
 
     # ---- sheet ----
 
@@ -208,6 +159,10 @@ class Study:
     def evaluated(self, run: Run, dataset: str) -> list[str]:
         return [s for s in run.evaluate if s.split("/")[0] == dataset]
 
+    def checkpoint(self, run: str, seed: int | str) -> str:
+        """Model file that a run predicts with."""
+        return f"{self.results}/runs/{self.runs[run].weights}/seed-{seed}/model.safetensors"
+
     def score_files(self, run: Run) -> list[str]:
         """Scores of a run: one per seed and per dataset that has labels."""
         return [
@@ -216,6 +171,52 @@ class Study:
             for dataset in self.datasets(run)
             if self.labelled(self.evaluated(run, dataset))
         ]
+
+    def table_runs(self, *tables: str) -> list[Run]:
+        """Runs of the tables, each once; raises InputError where a table cannot be built."""
+        for table in tables:
+            if table in self.refused:
+                raise self.refused[table]
+        return [
+            self.runs[n] for n in dict.fromkeys(n for t in tables for n in self.tables[t]["runs"])
+        ]
+
+    def tables_among(self, targets: Iterable[str]) -> list[str]:
+        """Tables on request among the targets of a call; without any, the tables of `all`."""
+        targets = set(targets)
+        return [name for name in self.on_request if name in targets] or self.tables_of_all
+
+    def runs_of_all(self) -> list[Run]:
+        """Runs of the tables that are not built on request."""
+        return self.table_runs(*self.tables_of_all)
+
+    def table_files(self, table: str) -> list[str]:
+        """A table and the figures of its runs: what its target builds."""
+        runs = self.table_runs(table)
+        files = [f"{self.results}/tables/{table}/ccc.{kind}" for kind in ("csv", "md", "tex")]
+        figures = self.tables[table].get("figures", [])
+        if "training" in figures:
+            files += self.training_figures(runs)
+        if "similarity" in figures:
+            files += [
+                f"{self.results}/curves/{r.name}/similarity.png" for r in runs if r.aligns_groups
+            ]
+        return files
+
+    def figures_of_all(self) -> list[str]:
+        """Curves of every run of `all`: predictions per labelled data set, training."""
+        runs = self.runs_of_all()
+        return [
+            f"{self.results}/curves/{run.name}/{dataset}.png"
+            for run in runs
+            for dataset in self.datasets(run)
+            if self.labelled(self.evaluated(run, dataset))
+        ] + self.training_figures(runs)
+
+    def training_figures(self, runs: Iterable[Run]) -> list[str]:
+        """Training curves of the runs that are trained."""
+        trained = dict.fromkeys(run.weights for run in runs)
+        return [f"{self.results}/curves/{name}/training.png" for name in trained]
 
     def columns(self, table: dict) -> list[str]:
         """Evaluated sets with labels of a table's runs, in the order of the config."""
@@ -308,12 +309,17 @@ class Study:
         settings = dict(r.settings) | {"train": [self.spec(k) for k in self.sessions(r.train)]}
         if r.reads_validation:
             settings["validate"] = [self.spec(k) for k in self.sessions(r.validate)]
+        # Its own network's code, so that editing one model leaves the runs of all others alone.
         settings["architecture"] = code_hash(architecture(settings["model"]["name"]))
         return fingerprint("model.train", settings)
 
     def score_settings(self) -> dict:
         """Labels may outlast the predictions by what the media check lets through."""
         return {"max_beyond_s": self.config["media"]["length_tolerance_s"]}
+
+    def prediction_settings(self, run: str) -> dict:
+        """What predictions depend on beside the weights: command-line options of the stage."""
+        return {"run": run, **self.runs[run].prediction}
 
     def table_options(self, table: str) -> str:
         """Command-line options of a table."""

@@ -10,6 +10,13 @@ import sys
 PACKAGES = ("alignment", "corpora", "evaluation", "extractors", "media", "model")
 SIDE_OUTPUTS = {"extractors.faces": "--crops", "alignment.qc": "--plot", "model.train": "--history"}
 
+OUT_DIR = {
+    "evaluation.tables": (
+        "ccc.csv", "ccc.md", "ccc.tex", "ccc.json", "sessions.csv", "metrics.csv",
+    ),
+    "model.efficiency": ("efficiency.csv", "efficiency.md", "efficiency.png"),
+}  # fmt: skip
+
 
 def pretend() -> None:
     argv = sys.orig_argv
@@ -26,7 +33,7 @@ def pretend() -> None:
             values[name] = value if eq else (words[i + 1] if i + 1 < len(words) else "")
     outputs = [values[name] for name in ("--out", SIDE_OUTPUTS.get(module)) if values.get(name)]
     if "--out-dir" in values:
-        names = ("ccc.csv", "ccc.md", "ccc.tex", "ccc.json", "sessions.csv", "metrics.csv")
+        names = OUT_DIR[module]
         outputs += [os.path.join(values["--out-dir"], name) for name in names]
     outputs += [
         os.path.splitext(path)[0] + ".json"

@@ -65,27 +65,19 @@ def spec_of(wildcards):
 
 
 def tables():
-    return [
-        f"{study.results}/tables/{name}/ccc.{kind}"
-        for name in study.tables
-        for kind in ("csv", "md", "tex")
-    ]
+    return [path for name in study.tables_of_all for path in study.table_files(name)]
 
 
-def curves():
-    return [
-        f"{study.results}/curves/{run.name}/{dataset}.png"
-        for run in study.runs.values()
-        for dataset in study.datasets(run)
-        if study.labelled(study.evaluated(run, dataset))
-    ] + [f"{study.results}/curves/{run}/training.png" for run in study.runs]
+def table_files(name):
+    # A function of the wildcards, so that a table that cannot be built is refused when asked for.
+    return lambda wildcards: study.table_files(name)
 
 
 def predictions():
     # Sets without labels are predicted as well; nothing scores them.
     return [
         f"{study.results}/predictions/{run.name}/seed-{seed}/{dataset}.h5"
-        for run in study.runs.values()
+        for run in study.runs_of_all()
         for seed in run.seeds
         for dataset in study.datasets(run)
     ]
@@ -120,13 +112,17 @@ def predicted_sessions(wildcards):
     return study.sessions(study.evaluated(run_of(wildcards), wildcards.dataset))
 
 
+def evaluated_sessions(wildcards):
+    return study.sessions(run_of(wildcards).evaluate)
+
+
 def table_scores(wildcards):
-    runs = study.tables[wildcards.table]["runs"]
-    return [path for run in runs for path in study.score_files(study.runs[run])]
+    runs = study.table_runs(wildcards.table)
+    return [path for run in runs for path in study.score_files(run)]
 
 
 def evaluated_sets():
-    return list(dict.fromkeys(s for run in study.runs.values() for s in run.evaluate))
+    return list(dict.fromkeys(s for run in study.runs_of_all() for s in run.evaluate))
 
 
 def oracle_files(wildcards):

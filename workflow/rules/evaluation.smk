@@ -102,7 +102,7 @@ rule training_curves:
     output:
         report(
             "<results>/curves/{run}/training.png",
-            caption="../report/curves.rst",
+            caption="../report/training.rst",
             category="Training",
             labels={"run": "{run}"},
         ),
@@ -116,3 +116,36 @@ rule training_curves:
         "training curves · {wildcards.run}"
     shell:
         "python -m evaluation.curves training --history {input:q} --out {output:q} --log {log:q}"
+
+
+rule similarity:
+    input:
+        lambda w: study.aligned(evaluated_sessions(w), run_of(w).features),
+        checkpoint=lambda w: study.checkpoint(w.run, run_of(w).seeds[0]),
+    output:
+        report(
+            "<results>/curves/{run}/similarity.png",
+            caption="../report/similarity.rst",
+            category="Similarity",
+            labels={"run": "{run}"},
+        ),
+    log:
+        "<logs>/similarity/{run}.log",
+    conda:
+        "../../envs/torch.yaml"
+    resources:
+        mem_mb=4000,
+        gpu=GPU,
+    params:
+        fingerprint=lambda w: study.fingerprint("model.similarity"),
+        options=lambda w: options(
+            {
+                "sessions": [study.spec(key) for key in evaluated_sessions(w)],
+                "results": study.results,
+            }
+        ),
+    message:
+        "similarity of the stream groups · {wildcards.run}"
+    shell:
+        "python -m model.similarity --checkpoint {input.checkpoint:q} {params.options}"
+        " --out {output:q} --threads {threads} --log {log:q}"

@@ -47,7 +47,7 @@ if study.config["demo"] is not None:
 
     rule evidence:
         input:
-            [path for run in study.runs.values() for path in study.score_files(run)],
+            [path for run in study.runs_of_all() for path in study.score_files(run)],
             [
                 f"{study.results}/scores/oracle/seed-0/{dataset}.json"
                 for dataset in dict.fromkeys(s.split("/")[0] for s in evaluated_sets())

@@ -77,7 +77,7 @@ rule train:
 rule predict:
     input:
         lambda w: study.aligned(predicted_sessions(w), run_of(w).features),
-        checkpoint="<results>/runs/{run}/seed-{seed}/model.safetensors",
+        checkpoint=lambda w: study.checkpoint(w.run, w.seed),
     output:
         predictions="<results>/predictions/{run}/seed-{seed}/{dataset}.h5",
         sidecar="<results>/predictions/{run}/seed-{seed}/{dataset}.json",
@@ -91,9 +91,12 @@ rule predict:
         mem_mb=4000,
         gpu=GPU,
     params:
-        fingerprint=study.fingerprint("model.predict"),
+        fingerprint=lambda w: study.fingerprint(
+            "model.predict", study.prediction_settings(w.run)
+        ),
         options=lambda w: options(
-            {
+            study.prediction_settings(w.run)
+            | {
                 "sessions": [study.spec(key) for key in predicted_sessions(w)],
                 "results": study.results,
             }
