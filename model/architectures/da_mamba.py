@@ -26,7 +26,7 @@ from model.frame_model import FrameModel
 from model.layers.attention import ChunkAttention, CrossAttention
 from model.layers.hybrid import HybridBlock
 from model.layers.inputs import StreamInput
-from model.layers.mamba import BiMambaBlock, MambaBlock
+from model.layers.mamba import BiMambaBlock, MambaBlock, Memory, mix
 from model.layers.transformer import TransformerMixer
 from model.losses import alignment_loss
 
@@ -47,8 +47,14 @@ class Residual(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.mixer = mixer
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        return x + self.mixer(self.norm(x), mask)
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        memory: Memory | None = None,
+        count: Tensor | None = None,
+    ) -> Tensor:
+        return x + mix(self.mixer, self.norm(x), mask, memory, count)
 
 
 class StreamEncoder(nn.Module):
@@ -60,8 +66,10 @@ class StreamEncoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.mamba = Residual(config.d, make_mixer(config, config.d))
 
-    def forward(self, values: Tensor, valid: Tensor, frames: Tensor) -> Tensor:
-        return self.mamba(self.dropout(self.input(values, valid)), frames)
+    def forward(
+        self, values: Tensor, valid: Tensor, frames: Tensor, memory: Memory | None = None
+    ) -> Tensor:
+        return self.mamba(self.dropout(self.input(values, valid)), frames, memory)
 
 
 class GroupStack(nn.Module):
@@ -79,9 +87,9 @@ class GroupStack(nn.Module):
             local = ChunkAttention(width, config.heads, config.local_chunk, config.causal)
         return HybridBlock(width, local, make_mixer(config, width), config.merge, config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, memory: Memory | None = None) -> Tensor:
         for block in self.blocks:
-            x = block(x, mask)
+            x = block(x, mask, memory)
         return self.norm(x)
 
 
@@ -106,15 +114,20 @@ class PersonEncoder(nn.Module):
             self.fuse = nn.Linear(self.width, config.context_width)
             self.width = config.context_width
 
-    def forward(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+    def forward(
+        self, batch: Batch, memory: Memory | None = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """Every person of the batch: group -> (R, L, G), and all of it fused, (R, L, W)."""
-        groups = {}
+        groups, frames = {}, batch.frames  # (R, L)
         for group, members in self.groups.items():
             x = torch.cat(
-                [self.streams[m](batch.streams[m], batch.valid[m], batch.frames) for m in members],
+                [
+                    self.streams[m](batch.streams[m], batch.valid[m], frames, memory)
+                    for m in members
+                ],
                 dim=-1,
             )  # (R, L, G)
-            groups[group] = self.stacks[group](x, batch.frames) if self.stacks else x
+            groups[group] = self.stacks[group](x, frames, memory) if self.stacks else x
         return groups, self.fuse(torch.cat(list(groups.values()), dim=-1))  # (R, L, W)
 
 
@@ -256,6 +269,7 @@ def select_rows(batch: Batch, rows: Tensor) -> Batch:
         frames=batch.frames[rows],
         target=torch.arange(len(rows), device=rows.device),
         person=None if batch.person is None else batch.person[rows],
+        domain=None if batch.domain is None else batch.domain[rows],
     )
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from model.layers.attention import ChunkAttention
+from model.layers.mamba import Memory, mix
 
 
 class HybridBlock(nn.Module):
@@ -30,11 +31,11 @@ class HybridBlock(nn.Module):
             self.join = nn.Linear(2 * width, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x (R, L, W), mask (R, L) -> (R, L, W)."""
+    def forward(self, x: Tensor, mask: Tensor, memory: Memory | None = None) -> Tensor:
+        """x (R, L, W), mask (R, L) -> (R, L, W). With a memory, x begins at a border of chunks."""
         u = self.norm(x)  # (R, L, W)
         near = None if self.local is None else self.local(u, mask)  # (R, L, W)
-        return x + self.dropout(self.merged(near, self.globally(u, mask)))
+        return x + self.dropout(self.merged(near, mix(self.globally, u, mask, memory)))
 
     def merged(self, near: Tensor | None, far: Tensor) -> Tensor:
         """What both branches say together: (..., W) each -> (..., W)."""

@@ -9,6 +9,7 @@ State dicts interchange with mamba_ssm.Mamba, transformers' MambaMixer and mamba
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +18,36 @@ from torch import Tensor, nn
 from model.scan import selective_scan
 
 
+@dataclass(frozen=True)
+class MambaState:
+    """What a Mamba block remembers of the frames so far; updated in place, its size never changes.
+
+    tail : (B, d_conv - 1, d_inner) last inputs of the convolution; h : (B, d_inner, N) state
+    """
+
+    tail: Tensor
+    h: Tensor
+
+
+Memory = dict[nn.Module, MambaState]  # of every Mamba block of a model, while it runs in pieces
+
+
+def mix(
+    mixer: nn.Module,
+    x: Tensor,
+    mask: Tensor,
+    memory: Memory | None,
+    count: Tensor | None = None,
+) -> Tensor:
+    """mixer(x, mask); with a memory, going on where the last piece of frames ended."""
+    return mixer(x, mask) if memory is None else mixer(x, mask, memory[mixer], count)
+
+
 class MambaBlock(nn.Module):
     """One Mamba-1 mixer: (B, L, d_model) -> (B, L, d_model); no norm, no residual inside.
 
-    `dt_min` and `dt_max` bound the initial step Delta; `backend` is passed to `selective_scan`.
+    `dt_min` and `dt_max` bound the initial step Delta; `backend` is passed to `selective_scan`;
+    `dt_rank` 0 is d_model / 16, rounded up.
     """
 
     def __init__(
@@ -32,10 +59,12 @@ class MambaBlock(nn.Module):
         dt_min: float = 0.001,
         dt_max: float = 0.1,
         backend: str = "auto",
+        dt_rank: int = 0,
     ):
         super().__init__()
         d_inner = expand * d_model
-        self.d_state, self.d_conv, self.dt_rank = d_state, d_conv, math.ceil(d_model / 16)
+        self.d_state, self.d_conv = d_state, d_conv
+        self.dt_rank = dt_rank or math.ceil(d_model / 16)
         self.backend = backend
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
         self.conv1d = nn.Conv1d(d_inner, d_inner, d_conv, groups=d_inner, padding=d_conv - 1)
@@ -57,28 +86,63 @@ class MambaBlock(nn.Module):
         dt = torch.exp(torch.rand(self.D.shape) * spread + math.log(dt_min)).clamp(min=floor)
         self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def start(self, sequences: int) -> MambaState:
+        """The state before the first frame of `sequences` sequences."""
+        width, like = len(self.D), self.D.detach()
+        state_dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        return MambaState(
+            like.new_zeros(sequences, self.d_conv - 1, width),
+            like.new_zeros(sequences, width, self.d_state, dtype=state_dtype),
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        state: MambaState | None = None,
+        count: Tensor | None = None,
+    ) -> Tensor:
         """x (B, L, d_model); mask (B, L), true where there is a frame.
 
         A masked run of frames at either end is removed exactly: the convolution sees its own zero
         padding there and the state stays zero. Inside a sequence, masked frames feed nothing in.
+
+        With a state, x goes on where the state stands, and the state follows it. count (B,): the
+        mask is true for just so many frames from the first, and the state stops behind them, as if
+        the others were not there.
         """
         if mask is not None:
             x = x * mask.unsqueeze(-1)
         u, z = self.in_proj(x).chunk(2, dim=-1)  # (B, L, d_inner) each
-        u = F.silu(self._conv(u))  # (B, L, d_inner)
+        u = F.silu(self._conv(u, state, count))  # (B, L, d_inner)
         if mask is not None:
             u = u * mask.unsqueeze(-1)
         dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         dt = F.softplus(self.dt_proj(dt))  # (B, L, d_inner)
+        if count is not None:
+            dt = dt * mask.unsqueeze(-1)  # no time passes where there is no frame
         A = -torch.exp(self.A_log.float())  # (d_inner, N)
-        y = selective_scan(u, dt, A, B, C, self.D, z, backend=self.backend)  # (B, L, d_inner)
+        if state is None:
+            y = selective_scan(u, dt, A, B, C, self.D, z, backend=self.backend)  # (B, L, d_inner)
+        else:
+            y, h = selective_scan(
+                u, dt, A, B, C, self.D, z, state.h, return_state=True, backend=self.backend
+            )  # (B, L, d_inner), (B, d_inner, N)
+            state.h.copy_(h)
         return self.out_proj(y)  # (B, L, d_model)
 
-    def _conv(self, u: Tensor) -> Tensor:
+    def _conv(self, u: Tensor, state: MambaState | None, count: Tensor | None) -> Tensor:
         """Causal depthwise convolution, (B, L, d_inner) -> same: a sum of shifted products."""
-        L = u.shape[1]
-        padded = F.pad(u, (0, 0, self.d_conv - 1, 0))  # (B, L + d_conv - 1, d_inner)
+        L, before = u.shape[1], self.d_conv - 1
+        if state is None:
+            padded = F.pad(u, (0, 0, before, 0))  # (B, L + d_conv - 1, d_inner)
+        else:
+            padded = torch.cat([state.tail, u], dim=1)  # (B, L + d_conv - 1, d_inner)
+            tail = padded[:, L:]
+            if count is not None:
+                last = count[:, None] + torch.arange(before, device=u.device)  # (B, d_conv - 1)
+                tail = padded.gather(1, last.unsqueeze(-1).expand(-1, -1, u.shape[2]))
+            state.tail.copy_(tail)
         y = self.conv1d.bias  # (d_inner,)
         for k in range(self.d_conv):
             y = torch.addcmul(y, padded[:, k : k + L], self.conv1d.weight[:, 0, k])
