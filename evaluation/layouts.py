@@ -1,0 +1,89 @@
+"""What a challenge submission of each year looks like: folders, file names, required sessions."""
+
+from dataclasses import dataclass, field
+
+# Test sessions as the challenge lists them.
+NOXI = [
+    "002",
+    "006",
+    "012",
+    "018",
+    "024",
+    "025",
+    "032",
+    "033",
+    "034",
+    "035",
+    "036",
+    "037",
+    "078",
+    "080",
+    "083",
+    "084",
+]
+NOXI_ADD = ["015", "016", "017", "019", "041", "051", "053", "054", "059", "060", "061", "065"]
+NOXI_J = ["127", "128", "129", "130", "131", "132", "147", "148", "149", "150"]
+MPIIGI = ["001", "002", "003", "004", "005", "006"]
+DYAD = ("expert", "novice")
+SEATS = tuple(f"subjectPos{i}" for i in (1, 2, 3, 4))
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One root folder of the zip: our dataset's name, and who must be in it.
+
+    Empty `sessions`: the challenge names none in advance, those of the sheet are required.
+    """
+
+    dataset: str
+    sessions: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    empty_seats: tuple[tuple[str, str], ...] = ()
+
+    def required(self) -> list[tuple[str, str]]:
+        """(session, role) that a submission must hold."""
+        return [(s, r) for s in self.sessions for r in self.roles if (s, r) not in self.empty_seats]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A year's submission. weights: of the folders' scores in the combined score."""
+
+    year: int
+    suffix: str
+    folders: dict[str, Folder]
+    weights: dict[str, float]
+    classes: tuple[str, ...] = ()
+    label: str = "engagement.annotation.csv"
+    class_labels: tuple[str, ...] = field(default=("task_engagement.annotation.csv",))
+
+    def member(self, folder: str, session: str, role: str) -> str:
+        """Path of one participant's file inside the zip."""
+        return f"{folder}/{session}/{role}.{self.suffix}"
+
+    def label_names(self, folder: str) -> tuple[str, ...]:
+        """What the true labels' files are called after the role."""
+        return self.class_labels if folder in self.classes else (self.label,)
+
+
+BASE = Folder("noxi", tuple(NOXI), DYAD)
+ADDITIONAL = Folder("noxi-add", tuple(NOXI_ADD), DYAD)
+JAPAN = Folder("noxi-j", tuple(NOXI_J), DYAD)
+GROUP = Folder("mpiigi", tuple(MPIIGI), SEATS, (("001", "subjectPos4"),))
+
+_2024 = {"noxi-base": BASE, "noxi-additional": ADDITIONAL, "mpiigroupinteraction": GROUP}
+_2025 = {**_2024, "noxi-j": JAPAN}
+_2026 = {**_2025, "pinsoro-cc": Folder("pinsoro-cc"), "pinsoro-cr": Folder("pinsoro-cr")}
+
+LAYOUTS = {
+    2024: Layout(2024, "engagement.annotation.csv", _2024, dict.fromkeys(_2024, 1 / 3)),
+    2025: Layout(2025, "engagement.prediction.csv", _2025, dict.fromkeys(_2025, 1 / 4)),
+    # PInSoRo has a third of the weight; its two kinds of interaction share it.
+    2026: Layout(
+        2026,
+        "engagement.prediction.csv",
+        _2026,
+        dict.fromkeys(_2025, 1 / 6) | {"pinsoro-cc": 1 / 6, "pinsoro-cr": 1 / 6},
+        classes=("pinsoro-cc", "pinsoro-cr"),
+    ),
+}

@@ -1,0 +1,224 @@
+"""Score a submission as the MultiMediate challenge does, from its csv files and the true labels.
+
+    python -m evaluation.official --year 2024 --submission submission.zip \\
+        --truth noxi-base=noxi/test-base --truth noxi-additional=noxi/test-additional ...
+
+One score per folder of the submission: CCC over the frames of all sessions and roles concatenated
+(population variances), Cohen's kappa for PInSoRo. `pairing`:
+    positional  line k of the prediction belongs to line k of the labels; lines without a label do
+                not count (the frames are the same frames)
+    compact     lines without a label are taken out of the labels first and line i of what remains is
+                paired with line i of the prediction, as the challenge's table script does: right
+                only for predictions written for labelled frames alone
+"""
+
+import argparse
+import io
+import json
+import math
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from corpora.label_csv import MISSING, read_lines
+from evaluation.layouts import LAYOUTS, Layout
+from evaluation.metrics import Moments, merge_all
+from runtime import InputError, get_logger
+from runtime.job import add_job_arguments, run_job
+
+log = get_logger("official")
+
+PAIRINGS = ("positional", "compact")
+
+
+def pair(truth: np.ndarray, prediction: np.ndarray, pairing: str) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of label and prediction. truth (n,) with NaN where unknown, prediction (m,).
+
+    Raises ValueError when the prediction is too short: nothing is scored on part of a session.
+    """
+    known = np.isfinite(truth)
+    if pairing == "compact":
+        truth = truth[known]
+        if len(prediction) < len(truth):
+            raise ValueError(f"{len(prediction)} predictions for {len(truth)} labelled frames")
+        return truth, prediction[: len(truth)]
+    if len(prediction) < len(truth) and known[len(prediction) :].any():
+        raise ValueError(f"{len(prediction)} predictions for {len(truth)} frames")
+    n = min(len(truth), len(prediction))
+    return truth[:n][known[:n]], prediction[:n][known[:n]]
+
+
+def cohen_kappa(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """Cohen's kappa of two sequences of classes (n,), unweighted (Cohen 1960); NaN without a pair.
+
+    0 when both are the same single class: agreement by chance is certain then.
+    """
+    if not len(truth):
+        return math.nan
+    classes = sorted(set(truth) | set(prediction))
+    agreement = float(np.mean(np.asarray(truth) == np.asarray(prediction)))
+    shares = [
+        (np.mean(np.asarray(truth) == c), np.mean(np.asarray(prediction) == c)) for c in classes
+    ]
+    chance = float(sum(a * b for a, b in shares))
+    return 0.0 if chance >= 1 else (agreement - chance) / (1 - chance)
+
+
+def combined(scores: dict[str, float], layout: Layout) -> float:
+    """The ranking score of a year; raises InputError when a part of it is missing."""
+    missing = [name for name in layout.weights if name not in scores]
+    if missing:
+        raise InputError(
+            f"the combined score of {layout.year} needs {missing[0]}, which was not scored",
+            "give --truth for every folder, or look at the single scores",
+        )
+    return sum(weight * scores[name] for name, weight in layout.weights.items())
+
+
+class Submission:
+    """Files of a submission, a folder or a zip: (folder, session, role) -> lines."""
+
+    def __init__(self, path: str | Path, layout: Layout):
+        self.path, self.layout = Path(path), layout
+        self._zip = None
+        if self.path.is_file():
+            try:
+                self._zip = zipfile.ZipFile(self.path)
+            except zipfile.BadZipFile as e:
+                raise InputError(f"{path} is no zip file", "make it again") from e
+        elif not self.path.is_dir():
+            raise InputError(f"{path} does not exist", "give the zip or its folder")
+
+    def lines(self, folder: str, session: str, role: str) -> list[str]:
+        """Lines of one participant's file; InputError when it is not there."""
+        name = self.layout.member(folder, session, role)
+        try:
+            if self._zip is not None:
+                text = io.TextIOWrapper(self._zip.open(name), encoding="ascii").read()
+            else:
+                text = (self.path / name).read_text(encoding="ascii")
+        except (KeyError, FileNotFoundError) as e:
+            raise InputError(
+                f"{self.path} lacks {name}", "predict this participant, and make it again"
+            ) from e
+        except UnicodeDecodeError as e:
+            raise InputError(f"{self.path}: {name} is no plain text", "make it again") from e
+        return text.splitlines()
+
+
+def truth_files(root: Path, names: tuple[str, ...]) -> Iterator[tuple[str, str, Path]]:
+    """(session, role, label file) below root/<session>/."""
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder", "give the folder that holds <session>/")
+    for path in sorted(p for name in names for p in root.glob(f"*/*.{name}")):
+        yield path.parent.name, path.name.partition(".")[0], path
+
+
+def numbers(lines: list[str], place: str) -> np.ndarray:
+    """Predicted values (m,), all finite; InputError names file and line."""
+    values = np.empty(len(lines))
+    for i, line in enumerate(lines):
+        try:
+            values[i] = float(line)
+        except ValueError:
+            values[i] = math.nan
+        if not math.isfinite(values[i]):
+            raise InputError(f"{place} line {i + 1}: {line[:40]!r} is no number", "make it again")
+    return values
+
+
+def score(
+    submission: Submission, truths: dict[str, Path], pairing: str = "positional"
+) -> dict[str, object]:
+    """Scores per folder, and what they were computed on; "combined" when all are there."""
+    layout = submission.layout
+    scores, counts = {}, {}
+    for folder, root in truths.items():
+        if folder not in layout.folders:
+            raise InputError(
+                f"--truth {folder}: no folder of a {layout.year} submission",
+                f"folders: {', '.join(layout.folders)}",
+            )
+        classes = folder in layout.classes
+        parts, pairs, frames = [], [], 0
+        for session, role, path in truth_files(Path(root), layout.label_names(folder)):
+            lines = submission.lines(folder, session, role)
+            place = f"{submission.path}: {layout.member(folder, session, role)}"
+            words = [line.strip() for line in read_lines(path)]
+            known = np.array([not MISSING.fullmatch(w) for w in words])
+            if classes:
+                try:
+                    index = np.where(known, np.arange(len(words)), np.nan)
+                    t, p = pair(index, np.arange(len(lines), dtype=float), pairing)
+                except ValueError as e:
+                    raise InputError(f"{place}: {e}", "one line per frame") from e
+                pairs += [(words[int(a)], lines[int(b)].strip()) for a, b in zip(t, p, strict=True)]
+            else:
+                truth = np.array(
+                    [float(w) if k else np.nan for w, k in zip(words, known, strict=True)]
+                )
+                try:
+                    t, p = pair(truth, numbers(lines, place), pairing)
+                except ValueError as e:
+                    raise InputError(f"{place}: {e}", "one line per frame") from e
+                parts.append(Moments.of(t, p))
+            frames += len(t)
+        if not frames:
+            raise InputError(
+                f"{root} holds no label for {folder}",
+                f"it needs <session>/<role>.{layout.label_names(folder)[0]}",
+            )
+        if classes:
+            scores[folder] = cohen_kappa(*(np.array(x) for x in zip(*pairs, strict=True)))
+        else:
+            scores[folder] = merge_all(parts).ccc
+        counts[folder] = frames
+    result: dict[str, object] = {
+        "year": layout.year,
+        "pairing": pairing,
+        "scores": scores,
+        "frames": counts,
+    }
+    if set(layout.weights) <= set(scores):
+        result["combined"] = combined(scores, layout)
+    return result
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.official",
+        description="Score a challenge submission against the true labels.",
+    )
+    parser.add_argument("--submission", required=True, type=Path, help="zip, or its folder")
+    parser.add_argument("--year", type=int, choices=sorted(LAYOUTS), default=max(LAYOUTS))
+    parser.add_argument(
+        "--truth",
+        action="append",
+        required=True,
+        metavar="FOLDER=ROOT",
+        help="folder of the submission, and the tree of its labels: ROOT/<session>/<role>...csv",
+    )
+    parser.add_argument("--pairing", choices=PAIRINGS, default="positional", help="see --help")
+    add_job_arguments(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    def work(args: argparse.Namespace) -> None:
+        truths = {}
+        for item in args.truth:
+            folder, _, root = item.partition("=")
+            if not root:
+                raise InputError(f"--truth {item} names no tree", "write FOLDER=ROOT")
+            truths[folder] = Path(root)
+        submission = Submission(args.submission, LAYOUTS[args.year])
+        print(json.dumps(score(submission, truths, args.pairing), indent=1))
+
+    return run_job("evaluation.official", build_parser(), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
