@@ -8,7 +8,8 @@ from stream_trees import EGEMAPS, put, truncate, values
 
 from extractors.stream import extract, first_detected, hold, main
 from runtime import InputError
-from ssi.stream import write_stream
+from ssi import export
+from ssi.stream import open_stream, write_stream
 from store.features import read_features
 
 
@@ -119,3 +120,22 @@ def test_the_command(tmp_path, capsys):
     assert main([*command, "--references", f"{EGEMAPS}={other}"]) == 0
     assert json.loads(out.with_suffix(".json").read_text())["counts"]["rate_hz"] == 25
     assert main(["--stream", str(tmp_path / "no.stream"), "--out", str(out), "--feature", "x"]) == 1
+
+
+def test_a_feature_goes_out_as_a_stream_and_comes_back(tmp_path):
+    x = values(200, 4)
+    x[3] = np.nan
+    features, _ = run(tmp_path, x)
+    assert export.main([str(tmp_path / "clip.h5"), "--out", str(tmp_path / "y.clip.stream")]) == 0
+    stream = open_stream(tmp_path / "y.clip.stream")
+    assert stream.agrees and stream.header.rate_hz == 25
+    np.testing.assert_array_equal(stream.values, features.values)
+    np.testing.assert_allclose(stream.times, features.time)
+
+
+def test_an_uneven_feature_is_no_stream(tmp_path):
+    write_stream(tmp_path / "x.clip.stream", values(6, 2), 25.0, chunks=[(0.0, 2), (3.0, 4)])
+    extract(str(tmp_path / "x.clip.stream"), str(tmp_path / "o.h5"), "clip", {})
+    with pytest.raises(InputError, match="evenly spaced"):
+        export.export(tmp_path / "o.h5", tmp_path / "z.stream")
+    assert not (tmp_path / "z.stream").exists()
