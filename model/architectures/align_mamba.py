@@ -12,8 +12,6 @@ Sizes in shape comments
 Neither paper has public code or frame-wise output; what they leave open is in docs/align_mamba.md.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +20,7 @@ from model.configs.align_mamba import AlignMambaConfig
 from model.frame_model import FrameModel
 from model.layers.groups import GroupEncoder
 from model.layers.kernel_distance import mmd
+from model.layers.modality_mamba import ModalityMamba
 from model.layers.token_fusion import MIXERS, JoinedFusion, MultiStreamFusion
 from model.layers.transport import LocalAlignment, allowed_pairs, cosine_cost, relaxed_distance
 
@@ -65,16 +64,18 @@ class AlignMamba(FrameModel):
         )
 
     def fusion(self, config: AlignMambaConfig) -> nn.Module:
-        """The backbone of `config.streams`."""
+        """The backbone of `config.version` and `config.streams`."""
+        c, G = config, len(config.groups)
 
         def mixer() -> nn.Module:
-            return MIXERS[config.mixer](config.d, config.state, config.conv, config.expand)
+            if c.version == 2:
+                directions = 2 if c.mixer == "bimamba" else 1
+                return ModalityMamba(c.d, c.state, c.conv, c.expand, G, directions)
+            return MIXERS[c.mixer](c.d, c.state, c.conv, c.expand)
 
-        common: tuple[int, int, Callable[[], nn.Module], float]
-        common = (config.d, config.layers, mixer, config.dropout)
-        if config.streams == "multi":
-            return MultiStreamFusion(*common, len(config.groups))
-        return JoinedFusion(*common, config.streams)
+        if c.streams == "multi":
+            return MultiStreamFusion(c.d, c.layers, mixer, c.dropout, G)
+        return JoinedFusion(c.d, c.layers, mixer, c.dropout, c.streams, by_kind=c.version == 2)
 
     def estimate(self, batch: Batch) -> dict:
         """batch -> {"engagement": (B, L), "losses": {"mmd": scalar, ...}}, losses in training."""
@@ -94,9 +95,7 @@ class AlignMamba(FrameModel):
         partners = batch.partners.shape[1] if self.dialogue else 0
         kinds = torch.cat([kinds[G:].repeat(partners), kinds[:G]])  # (M,)
         tokens = tokens + self.kind[kinds].unsqueeze(1)  # (B, M, L, d)
-        if c.streams == "multi":
-            kinds = kinds % G  # a person's role does not choose the layers
-        fused = self.fuse(tokens, exists, kinds)  # (B, M, L, d)
+        fused = self.fuse(tokens, exists, kinds % G)  # (B, M, L, d): weights by group, not person
         return self.result(self.score(self.readout(fused, exists)), losses)
 
     def modalities(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
