@@ -1,0 +1,62 @@
+"""Comparing with shipped streams: known lags, gains and noise are found."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter1d
+
+from runtime import InputError
+from ssi.compare import compare, main
+from ssi.stream import write_stream
+from store.features import FeatureAttributes, write_features
+
+RATE = 25.0
+
+
+def signal(n=2000, dims=3, seed=0):
+    return gaussian_filter1d(np.random.default_rng(seed).normal(size=(n, dims)), 3, axis=0)
+
+
+def feature(path, x, start=0.0, valid=None):
+    attributes = FeatureAttributes(
+        "egemaps", RATE, 0.04, 0.04, [f"d{i}" for i in range(x.shape[1])], "t"
+    )
+    valid = np.ones(len(x), bool) if valid is None else valid
+    write_features(path, x.astype(np.float32), start + np.arange(len(x)) / RATE, valid, attributes)
+    return path
+
+
+@pytest.mark.parametrize("lag", [-10, 0, 3])
+def test_a_known_lag_and_gain(tmp_path, lag):
+    x = signal()
+    write_stream(tmp_path / "a.stream", x.astype(np.float32), RATE)
+    ours = feature(tmp_path / "f.h5", 2 * np.roll(x, lag, axis=0))
+    rows = compare(ours, tmp_path / "a.stream")
+    assert [round(r.lag_s * RATE) for r in rows] == [lag] * 3
+    assert all(r.r_at_lag > 0.98 and r.sd_ratio == pytest.approx(2, rel=0.02) for r in rows)
+    if lag == 0:
+        expected = [np.corrcoef(2 * x[:, d], x[:, d])[0, 1] for d in range(3)]
+        np.testing.assert_allclose([r.r for r in rows], expected, atol=1e-6)
+
+
+def test_correlation_is_numpys(tmp_path):
+    x = signal()
+    noisy = x + 0.1 * np.random.default_rng(1).normal(size=x.shape)
+    write_stream(tmp_path / "a.stream", noisy.astype(np.float32), RATE)
+    valid = np.arange(len(x)) % 7 != 0
+    rows = compare(feature(tmp_path / "f.h5", x, valid=valid), tmp_path / "a.stream")
+    expected = [np.corrcoef(x[valid, d], noisy[valid, d])[0, 1] for d in range(3)]
+    np.testing.assert_allclose([r.r for r in rows], expected, atol=1e-5)
+
+
+def test_different_things_are_not_compared(tmp_path, capsys):
+    write_stream(tmp_path / "a.stream", signal(dims=4).astype(np.float32), RATE)
+    ours = feature(tmp_path / "f.h5", signal())
+    with pytest.raises(InputError, match="4 columns"):
+        compare(ours, tmp_path / "a.stream")
+    late = feature(tmp_path / "g.h5", signal(dims=4), start=1e4)
+    with pytest.raises(InputError, match="fewer than 50"):
+        compare(late, tmp_path / "a.stream")
+    same = feature(tmp_path / "h.h5", signal(dims=4))
+    assert main([str(same), str(tmp_path / "a.stream")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("dimension") and lines[-1] == "median\t1.0000\t0.000\t1.0000\t1.0000"
