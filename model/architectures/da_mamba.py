@@ -186,7 +186,7 @@ class DaMamba(FrameModel):
             target = target + self.listen(target, person, batch, reach)
         return self.result(self.score(target), losses)
 
-    def encode(self, batch: Batch) -> dict[str, Tensor]:
+    def embeddings(self, batch: Batch) -> dict[str, Tensor]:
         """What the alignment loss compares: group -> (B, L, d) of the targets; {} without it."""
         if not self.project:
             return {}

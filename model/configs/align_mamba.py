@@ -69,6 +69,10 @@ class AlignMambaConfig(ModelConfig):
         },
     }
 
+    @property
+    def compares_groups(self) -> bool:
+        return len(self.groups) > 1
+
     def checked(self, features: list[str]) -> "AlignMambaConfig":
         super().checked(features)
         if self.version > 2:

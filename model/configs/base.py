@@ -62,6 +62,11 @@ class ModelConfig(Checked):
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "demo": {}}
     TRAINING: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "demo": {}}
 
+    @property
+    def compares_groups(self) -> bool:
+        """Whether the model embeds its groups in one space (python -m model.similarity)."""
+        return False
+
     def checked(self, features: list[str]) -> "ModelConfig":
         """The completed settings for a run of these features; InputError where keys disagree."""
         for key in ("dropout", "prompt_dropout"):

@@ -62,6 +62,10 @@ class DaMambaConfig(ModelConfig):
         },
     }
 
+    @property
+    def compares_groups(self) -> bool:
+        return self.alignment and self.modality_fusion and len(self.groups) > 1
+
     def checked(self, features: list[str]) -> "DaMambaConfig":
         super().checked(features)
         groups = complete_groups(self.groups, features)

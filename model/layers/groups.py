@@ -29,9 +29,9 @@ class GroupEncoder(nn.Module):
         self.norm = nn.LayerNorm(d)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Every person of the batch: tokens (R, L, d), and (R, L) where any stream is there."""
+        """Every person of the batch: tokens (R, L, d), and (R, L) where a stream was recorded."""
         x = torch.cat(
             [stream(batch.streams[n], batch.valid[n]) for n, stream in self.streams.items()], dim=-1
         )  # (R, L, n s)
         valid = torch.stack([batch.valid[n] for n in self.streams]).any(0)  # (R, L)
-        return self.norm(self.join(self.dropout(x))), valid & batch.frames
+        return self.norm(self.join(self.dropout(x))), valid & batch.recorded
