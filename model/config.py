@@ -82,15 +82,17 @@ def parse(settings: dict[str, Any]) -> Settings:
             f"give a list of distinct feature names, for example [{', '.join(FEATURES)}]",
         )
     config = build(kind, kind.PRESETS[preset] | model, "model").checked(list(features))
-    given = mapping(settings.get("training", {}), "training")
-    training = build(
-        TrainingConfig, TrainingConfig.PRESETS[preset] | kind.TRAINING[preset] | given, "training"
-    ).checked()
+    task = settings.get("task", "regression")
+    check_choice("task", task, TASKS)
+    given = TrainingConfig.PRESETS[preset] | kind.TRAINING[preset]
+    if task == "classification":
+        given = given | {"score_loss": "cross_entropy"}
+    given = given | mapping(settings.get("training", {}), "training")
+    training = build(TrainingConfig, given, "training").checked()
     rate = number("frame_rate_hz", settings.get("frame_rate_hz", 25.0), float)
     if not rate > 0:
         raise InputError(f"frame_rate_hz is {rate}", "choose a positive rate, usually 25 or 100")
-    task = settings.get("task", "regression")
-    check_choice("task", task, TASKS)
+    check_losses(task, training)
     classes = number("classes", settings.get("classes", 0), int)
     if (classes >= 2) != (task == "classification"):
         raise InputError(
@@ -100,6 +102,20 @@ def parse(settings: dict[str, Any]) -> Settings:
     return Settings(name, config, training, tuple(features), rate, task, classes)
 
 
+def check_losses(task: str, training: TrainingConfig) -> None:
+    """InputError for a loss that does not fit the task."""
+    if (training.score_loss == "cross_entropy") != (task == "classification"):
+        raise InputError(
+            f"training.score_loss is {training.score_loss}, but task is {task}",
+            "leave score_loss out: regression takes ccc or mse, classification cross_entropy",
+        )
+    if training.mse_weight and task == "classification":
+        raise InputError(
+            f"training.mse_weight is {training.mse_weight}, but classes have no distance",
+            "choose mse_weight: 0",
+        )
+
+
 def parse_prediction(settings: dict[str, Any]) -> PredictionConfig:
     """Checked settings of prediction; `dataclasses.asdict` gives the canonical dict."""
-    return build(PredictionConfig, mapping(settings, "prediction"), "prediction")
+    return build(PredictionConfig, mapping(settings, "prediction"), "prediction").checked()

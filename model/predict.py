@@ -6,11 +6,13 @@ python -m model.predict --checkpoint model.safetensors --sessions noxi/005:exper
 Output (HDF5, schema version 1): root attributes schema_version, run, seed, dataset, fingerprint;
 per session a group with attribute split; per role a group with
     time (n,) float64 s, session time on the model's frame grid
-    engagement (n,) float32, every frame of the grid
+    engagement (n,) float32, every frame of the grid; the likeliest class in classification
+    probability (n, classes) float32, in classification only
     valid (n,) bool, false where no feature of this participant was there
 """
 
 import argparse
+import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -19,6 +21,11 @@ import numpy as np
 import torch
 
 from model.checkpoint import Trained, load_model
+from model.config import parse_prediction
+from model.configs.prediction import PredictionConfig
+from model.live import check_live
+from model.live.session import live_session
+from model.missing import AbsentStreams
 from model.windows import Windows
 from runtime import InputError, get_logger, progress
 from runtime.device import describe_device, limit_threads, pick_device
@@ -34,23 +41,66 @@ SCHEMA_VERSION = 1
 BATCH = 64  # target windows at a time; results do not depend on it beyond rounding
 
 
+Scores = dict[str, tuple[np.ndarray, np.ndarray]]  # role -> engagement (n,), valid (n,)
+
+
 @torch.no_grad()
-def predict_session(
-    trained: Trained, windows: Windows, session: int, device: torch.device
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """role -> engagement (n,) float32, valid (n,) bool: the centre frames of all windows, in order."""
+def predict_windows(
+    trained: Trained,
+    windows: Windows,
+    session: int,
+    device: torch.device,
+    merge: str = "centre",
+    absent: AbsentStreams | None = None,
+) -> Scores:
+    """role -> engagement (n,) float32, valid (n,) bool, from all windows in order.
+
+    merge: `centre` takes the predicted centre of each window, `mean` averages every window that
+    holds a frame (of classes: their probabilities). absent: streams to take away first.
+    """
     n, core = windows.n_frames[session], windows.core
-    centre = slice(windows.context, windows.context + core)
+    part = slice(windows.context, windows.context + core)
+    if merge == "mean":
+        part = slice(0, windows.window)
     roles = windows.specs[session].roles
-    score = np.zeros((len(roles), windows.n_windows(session) * core), np.float32)
-    valid = np.zeros(score.shape, bool)
+    total = np.zeros((len(roles), n, trained.settings.outputs))
+    count = np.zeros((len(roles), n, 1))
+    valid = np.zeros((len(roles), n), bool)
     for targets, batch in windows.in_order(session, BATCH):
-        engagement = trained.model(batch.to(device))["engagement"][:, centre].cpu().numpy()
-        any_valid = torch.stack(list(batch.valid.values())).any(0)[batch.target][:, centre].numpy()
+        any_valid = torch.stack(list(batch.valid.values())).any(0)[batch.target]  # (B, L)
+        out = trained.model((absent.drop(batch) if absent else batch).to(device))
+        value = out["logits"].softmax(-1) if "logits" in out else out["engagement"].unsqueeze(-1)
+        value = value.cpu().numpy()  # (B, L, outputs)
         for i, (w, r) in enumerate(zip(targets.window, targets.role, strict=True)):
-            score[r, w * core : (w + 1) * core] = engagement[i]  # (core,)
-            valid[r, w * core : (w + 1) * core] = any_valid[i]  # (core,)
-    return {role: (score[r, :n], valid[r, :n]) for r, role in enumerate(roles)}
+            first = w * core - windows.context
+            lo, hi = max(0, first + part.start), min(n, first + part.stop)
+            total[r, lo:hi] += value[i, lo - first : hi - first]
+            count[r, lo:hi] += 1
+            valid[r, lo:hi] = any_valid[i, lo - first : hi - first]
+    mean = total / count  # (roles, n, outputs)
+    score = mean.argmax(-1) if mean.shape[-1] > 1 else mean[..., 0]
+    return {role: (score[r].astype(np.float32), valid[r]) for r, role in enumerate(roles)}
+
+
+def seam_steps(scores: Scores, seams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """|dy| of consecutive valid frames: those that lead to a seam (frame indices), all others."""
+    at, inside = [], []
+    for engagement, valid in scores.values():
+        step = np.abs(np.diff(engagement))
+        both = valid[1:] & valid[:-1]
+        to_seam = np.isin(np.arange(1, len(engagement)), seams)
+        at.append(step[both & to_seam])
+        inside.append(step[both & ~to_seam])
+    return np.concatenate(at), np.concatenate(inside)
+
+
+def seam_frames(windows: Windows, session: int, merge: str) -> np.ndarray:
+    """Frames from which on other windows decide than before."""
+    starts = np.arange(windows.n_windows(session)) * windows.core
+    if merge == "mean":
+        starts = starts - windows.context
+        return np.unique(np.concatenate([starts, starts + windows.window]))
+    return starts
 
 
 def predict(
@@ -62,11 +112,15 @@ def predict(
     shuffle_seed: int = 0,
     fingerprint: str = "",
     run: str | None = None,
-) -> dict[str, int]:
+    config: PredictionConfig | None = None,
+) -> dict[str, int | float]:
     """Predict and write; returns counts.
 
-    partners, run: None = as the run was trained, and its name.
+    partners, run: None = as the run was trained, and its name; config: None = the defaults.
+    The counts `step_at_seams` and `step_inside` are mean |dy| from frame to frame where windows
+    meet, and elsewhere (in carry and stream at the same frames, where nothing meets).
     """
+    config = config or PredictionConfig()
     trained = load_model(checkpoint)
     datasets = sorted({spec.dataset for spec in specs})
     if len(datasets) != 1:
@@ -74,6 +128,9 @@ def predict(
             f"the sessions belong to {len(datasets)} datasets ({', '.join(datasets)})",
             "predict one dataset at a time",
         )
+    if config.mode != "window":
+        most = max(len(spec.roles) for spec in specs) - 1
+        check_live(trained.model, trained.settings.name, most)
     source = partners or trained.settings.training.partners
     domains = trained.metadata.get("domains", ())
     if trained.settings.model.prompts and datasets[0] not in domains:
@@ -87,23 +144,52 @@ def predict(
             f"{specs[0].name}: {odd} has {windows.dims[odd]} dimensions, {checkpoint} was trained with {trained.dims[odd]}",
             "extract the features with the settings of the training sessions, or train again",
         )
+    absent = None
+    if config.absent_rate:
+        absent = AbsentStreams(
+            windows.person_windows(), windows.dims, config.absent_rate, config.absent_seed
+        )
     device = pick_device()
     trained.model.to(device)
-    frames = 0
+    frames, at, inside = 0, [], []
     with create_hdf5(out) as new:
         f = new.file
         f.attrs["schema_version"] = SCHEMA_VERSION
         f.attrs["run"], f.attrs["seed"] = run or trained.metadata["run"], trained.metadata["seed"]
         f.attrs["dataset"], f.attrs["fingerprint"] = datasets[0], fingerprint
+        for key, value in dataclasses.asdict(config).items():
+            f.attrs[key] = value
         for session in progress(range(len(specs)), "predict", unit="sessions"):
             group = f.create_group(specs[session].session)
             group.attrs["split"] = specs[session].split
             instants = np.arange(windows.n_frames[session]) / trained.settings.frame_rate_hz
-            for role, (score, valid) in predict_session(trained, windows, session, device).items():
+            if config.mode == "window":
+                scores = predict_windows(trained, windows, session, device, config.merge, absent)
+            else:
+                scores = live_session(
+                    trained.model, windows, session, device, config.mode, config.partner_context
+                )
+            for role, (score, valid) in scores.items():
                 person = group.create_group(role)
                 person["time"], person["engagement"], person["valid"] = instants, score, valid
                 frames += len(score)
-    return {"sessions": len(specs), "frames": frames}
+            steps = seam_steps(scores, seam_frames(windows, session, config.merge))
+            at.append(steps[0])
+            inside.append(steps[1])
+    counts: dict[str, int | float] = {"sessions": len(specs), "frames": frames}
+    if absent:
+        counts["absent_realised"] = absent.realised
+    for key, parts in (("step_at_seams", at), ("step_inside", inside)):
+        steps = np.concatenate(parts)
+        if len(steps):
+            counts[key] = float(steps.mean(dtype=np.float64))
+    if "step_at_seams" in counts and "step_inside" in counts:
+        log.info(
+            "mean |dy| from frame to frame: %.5f where windows meet, %.5f elsewhere",
+            counts["step_at_seams"],
+            counts["step_inside"],
+        )
+    return counts
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -124,6 +210,17 @@ def build_parser() -> argparse.ArgumentParser:
         help="shuffled: partners from another session (default: as the run was trained)",
     )
     add("--shuffle-seed", type=int, default=0, help="which other session, with shuffled partners")
+    choices = PredictionConfig.CHOICES
+    add("--mode", choices=choices["mode"], default="window", help="how sessions are run through")
+    add("--merge", choices=choices["merge"], default="centre", help="of windows")
+    add(
+        "--partner-context",
+        type=int,
+        default=0,
+        help="frames of partner context in carry and stream (default: the training window)",
+    )
+    add("--absent-rate", type=float, default=0.0, help="share of streams that are taken away")
+    add("--absent-seed", type=int, default=0, help="which streams")
     add("--run", help="name stored in the file (default: of the run that trained the model)")
     add("--out", type=Path, required=True, help="HDF5 file to write")
     add_job_arguments(parser)
@@ -134,6 +231,8 @@ def main(argv: list[str] | None = None) -> int:
     def work(args: argparse.Namespace) -> None:
         limit_threads(args.threads)
         start = time.monotonic()
+        fields = dataclasses.fields(PredictionConfig)
+        config = parse_prediction({f.name: getattr(args, f.name) for f in fields})
         counts = predict(
             args.checkpoint,
             parse_specs(args.sessions),
@@ -143,11 +242,16 @@ def main(argv: list[str] | None = None) -> int:
             args.shuffle_seed,
             args.fingerprint,
             args.run,
+            config,
         )
         write_sidecar(
             args.out,
             inputs={"checkpoint": args.checkpoint},
-            settings={"partners": args.partners, "shuffle_seed": args.shuffle_seed},
+            settings={
+                "partners": args.partners,
+                "shuffle_seed": args.shuffle_seed,
+                **dataclasses.asdict(config),
+            },
             fingerprint=args.fingerprint,
             packages=["h5py", "numpy", "safetensors", "torch"],
             command=command_line("model.predict", argv if argv is not None else sys.argv[1:]),

@@ -454,6 +454,6 @@ def test_the_model_file_holds_all_that_prediction_needs(trained):
     assert parse(metadata["settings"]) == dataclasses.replace(parse(settings()))
     features, label = statistics_module.read_statistics(trained / "statistics.h5")
     np.testing.assert_allclose(
-        tensors["streams.flow.input.normalise.mean"], features["flow"]["mean"], rtol=1e-6
+        tensors["encoder.streams.flow.input.normalise.mean"], features["flow"]["mean"], rtol=1e-6
     )
     assert tensors["label_std"].item() == pytest.approx(label["std"])

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from model.configs.base import Checked
+from runtime import InputError
 
 
 @dataclass(frozen=True)
@@ -27,3 +28,24 @@ class PredictionConfig(Checked):
 
     CHOICES: ClassVar = {"mode": ("window", "carry", "stream"), "merge": ("centre", "mean")}
     MINIMUM: ClassVar = {"partner_context": 0, "absent_rate": 0, "absent_seed": 0}
+
+    def checked(self) -> "PredictionConfig":
+        """Itself; InputError where a key would be without effect in this mode."""
+        if self.mode == "window" and self.partner_context:
+            raise InputError(
+                f"prediction.partner_context is {self.partner_context}, but in mode: window "
+                "partners are heard over the window",
+                "leave it out, or choose mode: carry or stream",
+            )
+        if self.mode != "window" and self.merge != "centre":
+            raise InputError(
+                f"prediction.merge is {self.merge}, but mode: {self.mode} has no windows to merge",
+                "leave it out, or choose mode: window",
+            )
+        if self.mode != "window" and self.absent_rate:
+            raise InputError(
+                f"prediction.absent_rate is {self.absent_rate}, but mode: {self.mode} has no windows "
+                "to take streams from",
+                "choose mode: window",
+            )
+        return self
