@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model.config import parse_prediction, resolve
+from model.config import parse, parse_prediction, resolve
 from runtime import InputError
 from workflow.config import merge
 
@@ -42,8 +42,8 @@ class Run:
 
     @property
     def aligns_groups(self) -> bool:
-        """Whether the model holds groups of streams next to each other, frame by frame."""
-        return len(self.settings["model"].get("groups", {})) > 1
+        """Whether the model embeds groups of streams in one space (model.similarity)."""
+        return parse(self.settings).model.compares_groups
 
     @property
     def weights(self) -> str:
