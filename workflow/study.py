@@ -12,6 +12,7 @@ from pathlib import Path
 
 from corpora.demo import weights_files
 from corpora.sheet import Participant, read_sheet
+from model.configs.base import did_you_mean
 from runtime import InputError
 from workflow.config import check_config
 from workflow.fingerprint import code_hash, fingerprint
@@ -87,6 +88,7 @@ class Study:
                     self.runs[run] = declared.get(run)
                     trained = self.runs[run].weights
                     self.runs[trained] = declared.get(trained)
+                self._check_equal(name, table)
             except InputError as e:
                 if name not in self.on_request:
                     raise
@@ -95,6 +97,24 @@ class Study:
         self.unused_runs = [
             n for n in declared if all(n not in t["runs"] for t in self.tables.values())
         ]
+
+    def _check_equal(self, name: str, table: dict) -> None:
+        """Raise InputError where runs differ in what the table calls equal."""
+        first, *others = table["runs"]
+        expected = self.runs[first].settings["training"]
+        for key in table.get("equal", []):
+            if key not in expected:
+                raise InputError(
+                    f"config: tables.{name}.equal: unknown key {key}",
+                    did_you_mean(key, tuple(expected)),
+                )
+            for run in others:
+                found = self.runs[run].settings["training"][key]
+                if found != expected[key]:
+                    raise InputError(
+                        f"config: table {name} needs equal training.{key}, but {run} has {found} and {first} {expected[key]}",
+                        f"set defaults.training.{key}, which every run of this table then has",
+                    )
 
     # ---- sheet ----
 
@@ -324,6 +344,7 @@ class Study:
     def table_options(self, table: str) -> str:
         """Command-line options of a table."""
         t = self.tables[table]
+        notes = [self.config.get("note"), t.get("note")]
         selected = [f"{name}=best_val" for name in t["runs"] if self.runs[name].reads_validation]
         return options(
             {
@@ -332,7 +353,7 @@ class Study:
                 "reported": os.path.relpath(REPORTED) if t.get("reported") else None,
                 "selection": selected or None,
                 "resamples": t.get("bootstrap", 1000),
-                "note": t.get("note"),
+                "note": " ".join(filter(None, notes)),
                 "out_dir": f"{self.results}/tables/{table}",
             }
         )
