@@ -137,18 +137,14 @@ def gated_scan(
     dtype = torch.float64 if b.dtype == torch.float64 else torch.float32
     a, b_ = torch.broadcast_tensors(a.to(dtype), b.to(dtype))
     shape = b_.shape
-    h = (
-        b_.new_zeros(shape[0], *shape[2:])
-        if h0 is None
-        else h0.to(dtype).expand(shape[:1] + shape[2:])
-    )
-    a, b_, h = a.flatten(2), b_.flatten(2), h.flatten(1)  # (B, L, K) twice, (B, K)
-    if b_.dim() == 2:
-        a, b_, h = a.unsqueeze(2), b_.unsqueeze(2), h.unsqueeze(1)
+    frame = shape[:1] + shape[2:]
+    h = b_.new_zeros(frame) if h0 is None else h0.to(dtype).expand(frame)
+    a, b_ = a.reshape(*shape[:2], -1), b_.reshape(*shape[:2], -1)  # (B, L, K)
+    h = h.reshape(shape[0], -1)  # (B, K)
     if reverse:
         a, b_ = a.flip(1), b_.flip(1)
     states = _GATED[backend](a, b_, h)  # (B, L, K)
-    last = states[:, -1].reshape(shape[:1] + shape[2:])
+    last = states[:, -1].reshape(frame)
     if reverse:
         states = states.flip(1)
     states = states.reshape(shape).to(b.dtype)

@@ -14,7 +14,8 @@ MAX_STATE = 256  # of its kernel
 
 
 @cache
-def _compiled_scan() -> Callable | None:
+def compiled_scan() -> Callable | None:
+    """`selective_scan_fn` of mamba_ssm if its kernel can be loaded, else None."""
     try:
         import selective_scan_cuda  # noqa: F401
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
@@ -27,12 +28,12 @@ def fits(x: Tensor, A: Tensor, h0: Tensor | None, return_state: bool) -> bool:
     """Whether the compiled scan exists and can do this call."""
     wants_gradient = torch.is_grad_enabled()
     return (
-        x.is_cuda
+        x.device.type == "cuda"
         and x.dtype != torch.float64
         and h0 is None
         and not (return_state and wants_gradient)
         and A.shape[1] <= MAX_STATE
-        and _compiled_scan() is not None
+        and compiled_scan() is not None
     )
 
 
@@ -48,7 +49,7 @@ def cuda_scan(
     reverse: bool,
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, D) and the last state (B, D, N), which carries no gradient."""
-    scan = _compiled_scan()
+    scan = compiled_scan()
     if scan is None:
         raise ValueError("backend 'mamba_ssm': its compiled scan is not installed; use 'auto'")
     if h0 is not None:
