@@ -56,7 +56,33 @@ def smoothness_loss(prediction: Tensor, frames: Tensor) -> Tensor:
     return torch.where(both, squared, 0.0).sum() / both.sum().clamp(min=1)
 
 
+def cross_entropy_loss(logits: Tensor, label: Tensor, mask: Tensor) -> Tensor:
+    """Mean cross-entropy over the masked frames of the whole batch; 0 for an empty mask.
+
+    logits (B, L, C); label (B, L) class indices as floats, anything where mask (B, L) is false.
+    """
+    classes = torch.where(mask, label, 0.0).long()  # (B, L)
+    loss = F.cross_entropy(logits.flatten(0, 1), classes.flatten(), reduction="none")  # (B L,)
+    return torch.where(mask.flatten(), loss, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def cohen_kappa(prediction: Tensor, label: Tensor, mask: Tensor) -> Tensor:
+    """Cohen's kappa over the frames where mask is true, pooled: agreement above chance.
+
+    prediction, label, mask (any equal shape), classes as whole numbers -> scalar. 0 where chance
+    alone agrees fully (both always the same class), and for an empty mask.
+    """
+    p, t = prediction[mask].long(), label[mask].long()  # (n,) each
+    classes = int(torch.cat([p, t]).max()) + 1 if len(p) else 1
+    pairs = torch.bincount(p * classes + t, minlength=classes**2).double().view(classes, classes)
+    shares = pairs / max(1, len(p))  # (C, C) predicted x true
+    agreed, chance = shares.trace(), (shares.sum(1) * shares.sum(0)).sum()
+    return torch.where(chance < 1, (agreed - chance) / (1 - chance), 0.0)
+
+
 SCORE_LOSSES = {"ccc": ccc_loss, "mse": mse_loss}
+# What decides which epoch is best, by task, and its name in the history.
+VALIDATION = {"regression": ("ccc", ccc), "classification": ("kappa", cohen_kappa)}
 
 
 def score_losses(out: dict, batch: Batch, training: TrainingConfig) -> dict[str, Tensor]:
@@ -64,12 +90,17 @@ def score_losses(out: dict, batch: Batch, training: TrainingConfig) -> dict[str,
 
     out: result of a model's forward for this batch. A weight of 0 computes nothing.
     """
-    engagement, label, mask = out["engagement"], batch.label, batch.label_mask  # (B, L) each
-    losses = {"score": SCORE_LOSSES[training.score_loss](engagement, label, mask)}
+    label, mask = batch.label, batch.label_mask  # (B, L) each
+    score = out["engagement"]  # (B, L)
+    if training.score_loss == "cross_entropy":
+        losses = {"score": cross_entropy_loss(out["logits"], label, mask)}
+        score = out["logits"].softmax(-1)  # (B, L, C), for the smoothness
+    else:
+        losses = {"score": SCORE_LOSSES[training.score_loss](score, label, mask)}
     if training.mse_weight:
-        losses["mse"] = mse_loss(engagement, label, mask)
+        losses["mse"] = mse_loss(score, label, mask)
     if training.smoothness_weight:
-        losses["smoothness"] = smoothness_loss(engagement, batch.frames[batch.target])
+        losses["smoothness"] = smoothness_loss(score, batch.frames[batch.target])
     return losses
 
 

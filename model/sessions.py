@@ -95,6 +95,16 @@ class SessionReader:
         return labels_on_grid(path, self.times())
 
 
+def check_classes(path: str | Path, labels: np.ndarray, classes: int) -> None:
+    """InputError naming the file unless all labels (n,) are whole numbers from 0 to classes - 1."""
+    odd = labels[(labels % 1 != 0) | (labels < 0) | (labels >= classes)]
+    if len(odd):
+        raise InputError(
+            f"{path}: label {odd[0]:g} is none of the classes 0 to {classes - 1}",
+            "correct the labels, or task and classes of the run",
+        )
+
+
 def labels_on_grid(path: str | Path, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Engagement at the instants `times` (n,) s: (n,) float32, (n,) bool known.
 

@@ -24,7 +24,7 @@ from torch.func import functional_call
 from model.batch import Batch
 from model.checkpoint import load_tensors, pack, resume_key, save_model, save_tensors, unpack
 from model.config import Settings, parse
-from model.losses import ccc, score_losses
+from model.losses import VALIDATION, score_losses
 from model.optim import MovingAverage, learning_rate, make_optimiser
 from model.registry import build, count_parameters, loss_weights
 from model.statistics import read_statistics
@@ -50,7 +50,7 @@ class State:
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     history: list[dict] = field(default_factory=list)
-    best_ccc: float = -2.0
+    best_score: float = -2.0
     best: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -71,6 +71,7 @@ def train(
     resume: file of the resume checkpoint; key: what it must match to be taken up.
     """
     t = settings.training
+    measure = f"val_{VALIDATION[settings.task][0]}"
     features, label = read_statistics(statistics)
     domains = training_domains(settings, training_specs)
     windows = Windows(results, training_specs, settings, True, t.partners, seed, t.stride, domains)
@@ -115,9 +116,9 @@ def train(
             state.sums = {}
             last = epoch + 1 == epochs
             if validation is not None and (last or (epoch + 1) % t.validate_every == 0):
-                record["val_ccc"] = validate(state, validation, t.batch, device)
-                if record["val_ccc"] > state.best_ccc:
-                    state.best_ccc = record["val_ccc"]
+                record[measure] = validate(state, validation, t.batch, device)
+                if record[measure] > state.best_score:
+                    state.best_score = record[measure]
                     state.best = {n: w.clone() for n, w in state.average.state(model).items()}
             state.history.append(record)
             log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in record.items()))
@@ -126,7 +127,7 @@ def train(
             saved = time.monotonic()
     if not epochs and validation is not None:
         state.history.append(
-            {"epoch": 0, "steps": 0, "val_ccc": validate(state, validation, t.batch, device)}
+            {"epoch": 0, "steps": 0, measure: validate(state, validation, t.batch, device)}
         )
     chosen = state.best if t.selection == "best_val" and state.best else state.average.state(model)
     return chosen, state.history, model, windows.dims
@@ -189,7 +190,10 @@ def optimise(state: State, batch: Batch, settings: Settings, lr: float) -> None:
 
 @torch.no_grad()
 def validate(state: State, windows: Windows, batch_size: int, device: torch.device) -> float:
-    """CCC of the averaged weights over all labelled frames of the validation sessions, pooled."""
+    """The averaged weights on all labelled frames of the validation sessions, pooled.
+
+    CCC, or Cohen's kappa for classes.
+    """
     state.model.eval()
     weights = state.average.state(state.model)
     context, core = windows.context, windows.core
@@ -201,7 +205,8 @@ def validate(state: State, windows: Windows, batch_size: int, device: torch.devi
             predictions.append(out["engagement"][:, centre].double().cpu().flatten())
             labels.append(batch.label[:, centre].double().flatten())
             masks.append(batch.label_mask[:, centre].flatten())
-    return float(ccc(torch.cat(predictions), torch.cat(labels), torch.cat(masks)))
+    _, measure = VALIDATION[windows.settings.task]
+    return float(measure(torch.cat(predictions), torch.cat(labels), torch.cat(masks)))
 
 
 def save_resume(path: Path, key: str, state: State) -> None:
@@ -221,7 +226,7 @@ def save_resume(path: Path, key: str, state: State) -> None:
             "updates": state.average.updates,
             "sums": state.sums,
             "history": state.history,
-            "best_ccc": state.best_ccc,
+            "best_score": state.best_score,
         },
     )
 
@@ -248,7 +253,7 @@ def load_resume(path: Path, key: str, state: State, device: torch.device) -> Non
     state.optimiser.load_state_dict(record)
     state.best = unpack("best", tensors)
     state.step, state.sums = metadata["step"], metadata["sums"]
-    state.history, state.best_ccc = metadata["history"], metadata["best_ccc"]
+    state.history, state.best_score = metadata["history"], metadata["best_score"]
     torch.set_rng_state(tensors["rng/cpu"])
     if torch.cuda.is_available() and "rng/cuda" in tensors:
         torch.cuda.set_rng_state(tensors["rng/cuda"])

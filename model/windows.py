@@ -21,7 +21,7 @@ import torch
 
 from model.batch import Batch
 from model.config import Settings
-from model.sessions import SessionReader
+from model.sessions import SessionReader, check_classes, label_path
 from runtime import InputError
 from store.session_spec import SessionSpec
 
@@ -84,6 +84,10 @@ class Windows:
                 self.n_frames.append(reader.n_frames)
                 read = {role: reader.labels(role) for role in spec.roles} if labelled else {}
                 self.labels.append({r: pair for r, pair in read.items() if pair is not None})
+            if settings.task == "classification":
+                for role, (value, known) in self.labels[-1].items():
+                    path = label_path(self.results, spec, role)
+                    check_classes(path, value[known], settings.classes)
         index = {name: i for i, name in enumerate(domains, 1)}
         self.domain = [index.get(spec.dataset, 0) for spec in specs]
         self._foreign = foreign_sessions(specs, seed) if partners == "shuffled" else None

@@ -50,7 +50,7 @@ class TrainingConfig(Checked):
         "optimiser": ("adamw", "adam"),
         "schedule": ("cosine", "constant", "step"),
         "precision": ("fp32", "bf16"),
-        "score_loss": ("ccc", "mse"),
+        "score_loss": ("ccc", "mse", "cross_entropy"),
         "loss_frames": ("core", "window"),
         "partners": ("own", "shuffled"),
         "selection": ("last", "best_val"),
