@@ -19,8 +19,8 @@ ROTARY_BASE = 10_000.0
 class MultiHeadAttention(nn.Module):
     """Softmax attention of some frames to others: (B, T, W), (B, S, W), (B, S) -> (B, T, W).
 
-    Frames where the mask is false are never answered from; a sequence without any frame to answer
-    gives zeros (no bias either). `rotary`: queries and keys are turned by their frame index, so
+    Frames where the mask is false are never answered from; `allowed` (T, S) says which frames may
+    ask which. Where no frame may answer, the result is zeros (no bias either). `rotary`: queries and keys are turned by their frame index, so
     that only differences of time count (arXiv 2104.09864); for self-attention, no parameters.
     The inner width, heads x dim_head, need not be W.
     """
@@ -47,19 +47,24 @@ class MultiHeadAttention(nn.Module):
         self.key_value = nn.Linear(width, 2 * inner, bias=bias)
         self.out = nn.Linear(inner, width)
 
-    def forward(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor, mask: Tensor, allowed: Tensor | None = None
+    ) -> Tensor:
         q = split_heads(self.query(x), self.heads)  # (B, H, T, E)
         k, v = self.key_value(context).chunk(2, dim=-1)  # (B, S, H E) each
         k, v = split_heads(k, self.heads), split_heads(v, self.heads)  # (B, H, S, E)
         if self.rotary:
             q, k = rotate(q), rotate(k)
-        any_key = mask.any(-1)  # (B,)
+        mask = mask[:, None, None, :]  # (B, 1, 1, S)
+        if allowed is not None:
+            mask = mask & allowed  # (B, 1, T, S)
+        any_key = mask.any(-1)  # (B, 1, 1 or T)
         # Without any key every key is let in and the answer thrown away: softmax over nothing is NaN.
-        keys = (mask | ~any_key.unsqueeze(-1))[:, None, None, :]  # (B, 1, 1, S)
+        keys = mask | ~any_key.unsqueeze(-1)  # (B, 1, 1 or T, S)
         # Fused: the (T, S) weights are never stored, so memory grows with T + S.
         answer = F.scaled_dot_product_attention(q, k, v, attn_mask=keys)  # (B, H, T, E)
         answer = self.out(join_heads(answer))  # (B, T, W)
-        return torch.where(any_key[:, None, None], answer, 0.0)
+        return torch.where(any_key.squeeze(1).unsqueeze(-1), answer, 0.0)  # (B, T, W)
 
 
 def rotate(x: Tensor) -> Tensor:
