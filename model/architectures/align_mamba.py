@@ -35,7 +35,7 @@ class AlignMamba(FrameModel):
     def __init__(self, config: AlignMambaConfig, dims: dict[str, int], outputs: int = 1):
         super().__init__(config, dims, outputs)
         d, G = config.d, len(config.groups)
-        self.dialogue = config.participants == "all"
+        self.dialogue = config.participants
         # The anchor comes last: a causal scan then reads a frame's other tokens first.
         self.names = [g for g in config.groups if g != config.anchor] + [config.anchor]
         self.encoders = nn.ModuleDict(

@@ -13,7 +13,8 @@ class AlignMambaConfig(ModelConfig):
     """AlignMamba; defaults are the paper preset (docs/align_mamba.md: what it leaves open).
 
     version : 1 moves tokens to the anchor's frames; 2 keeps them and aligns by losses only
-    participants : whose groups are modalities, everybody's or the target's only
+    participants : the partners' groups are modalities too; false: the target's groups only, as in
+        the paper
     anchor : group to which the others are aligned; empty = visual, as the paper does without
         language, or the first group where there is no visual one
     band : frames between a token and its anchor at most, 0 = any; causal : no anchor before its token
@@ -30,7 +31,7 @@ class AlignMambaConfig(ModelConfig):
     conv: int = 4
     expand: int = 2
     mixer: str = "mamba"
-    participants: str = "all"
+    participants: bool = False
     anchor: str = ""
     local_alignment: bool = True
     global_alignment: bool = True
@@ -43,7 +44,6 @@ class AlignMambaConfig(ModelConfig):
 
     CHOICES: ClassVar = {
         "mixer": ("mamba", "bimamba"),
-        "participants": ("all", "target"),
         "normalise": ("paper", "column", "soft"),
         "fill": ("nearest", "zero"),
         "streams": ("interleaved", "single", "multi"),
@@ -62,6 +62,7 @@ class AlignMambaConfig(ModelConfig):
     PRESETS: ClassVar = {
         "paper": {},
         "demo": {
+            "participants": True,
             "d": 46,
             "stream_width": 16,
             "dropout": 0.5,
