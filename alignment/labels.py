@@ -48,13 +48,17 @@ def convert(
     offset_s: float = 0.0,
     length_tolerance_s: float = 2.0,
     fingerprint: str = "",
+    classes: tuple[str, ...] | list[str] = (),
 ) -> dict[str, object]:
-    """Write the label file; returns counts. Raises InputError for bad or unequally long labels."""
+    """Write the label file; returns counts. Raises InputError for bad or unequally long labels.
+
+    classes: words of a categorical rating; a label then is its word's place, from 0.
+    """
     from corpora.label_csv import read_labels
 
     if not (math.isfinite(rate_hz) and rate_hz > 0):
         raise InputError(f"label rate {rate_hz} Hz is not a positive number", "set labels.rate_hz")
-    values = np.asarray(read_labels(labels), np.float64)
+    values = np.asarray(read_labels(labels, classes), np.float64)
     if len(values) == 0:
         raise InputError(
             f"{labels} holds no label",
@@ -70,7 +74,7 @@ def convert(
         dim_names=DIM_NAMES,
         extractor="alignment.labels",
         fingerprint=fingerprint,
-        extra={"offset_s": float(offset_s)},
+        extra={"offset_s": float(offset_s)} | ({"classes": list(classes)} if classes else {}),
     )
     time = np.arange(len(values)) / rate_hz + offset_s
     write_features(out, values[:, None], time, valid, attributes)
@@ -90,6 +94,7 @@ def run(args: argparse.Namespace, command: str) -> None:
         args.offset,
         args.length_tolerance_s,
         args.fingerprint,
+        args.classes,
     )
     write_sidecar(
         args.out,
@@ -98,6 +103,7 @@ def run(args: argparse.Namespace, command: str) -> None:
             "rate_hz": args.rate_hz,
             "offset_s": args.offset,
             "length_tolerance_s": args.length_tolerance_s,
+            "classes": args.classes,
         },
         fingerprint=args.fingerprint,
         packages=["h5py", "numpy"],
@@ -120,6 +126,13 @@ def build_parser() -> argparse.ArgumentParser:
         type=float,
         default=0.0,
         help="seconds this recording started later than the session's zero",
+    )
+    parser.add_argument(
+        "--classes",
+        nargs="*",
+        default=[],
+        metavar="WORD",
+        help="words of a categorical rating, in their order (default: numbers from 0 to 1)",
     )
     parser.add_argument(
         "--length-tolerance-s",

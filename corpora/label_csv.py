@@ -6,6 +6,7 @@ latin-1. A newline at the very end makes no line of its own.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,15 +42,19 @@ def read_lines(path: str | Path) -> list[str]:
     return lines
 
 
-def read_labels(path: str | Path) -> np.ndarray:
+def read_labels(path: str | Path, classes: Sequence[str] = ()) -> np.ndarray:
     """Labels of one participant, (n,) float64 in [0, 1] with NaN where the value is missing.
+
+    With `classes`, each line is one of these words, and its label the word's place, from 0.
 
     Raises
     ------
-    InputError : no such file, no line in it, a line that is no number, a value outside [0, 1];
-        names the line (from 1) and its text.
+    InputError : no such file, no line in it, a line that is no number, a value outside [0, 1], a
+        word that is no class; names the line (from 1) and its text.
     """
     lines = read_lines(path)
+    if classes:
+        return _classes(path, lines, list(classes))
     values = np.full(len(lines), np.nan)
     for i, line in enumerate(lines):
         token = line.strip()
@@ -64,6 +69,20 @@ def read_labels(path: str | Path) -> np.ndarray:
             raise InputError(
                 f"{path} line {i + 1}: {token} is outside 0..1",
                 "engagement is rated from 0 to 1: rescale the file, or leave the line empty (missing)",
+            )
+    return values
+
+
+def _classes(path: str | Path, lines: list[str], classes: list[str]) -> np.ndarray:
+    values = np.full(len(lines), np.nan)
+    for i, line in enumerate(lines):
+        token = line.strip()
+        if token in classes:
+            values[i] = classes.index(token)
+        elif not MISSING.fullmatch(token):
+            raise InputError(
+                f"{path} line {i + 1}: '{token[:40]}' is none of the classes {', '.join(classes)}",
+                "correct labels.classes, or leave the line empty where raters disagree",
             )
     return values
 

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from aligned_files import probe_record
 from model_data import DIMS, DYAD, write_corpus, write_session
 from sklearn.metrics import cohen_kappa_score
 
+from alignment import labels
+from corpora.label_csv import read_labels
 from model import predict as predict_module
 from model import statistics as statistics_module
 from model import train as train_module
@@ -18,8 +21,9 @@ from model.checkpoint import load_model
 from model.config import parse
 from model.configs.training import TrainingConfig
 from model.losses import cohen_kappa, cross_entropy_loss, score_losses
-from model.sessions import SessionReader
+from model.sessions import SessionReader, labels_on_grid
 from runtime import InputError
+from store.features import read_features
 from store.session_spec import parse_spec
 
 torch.set_num_threads(1)
@@ -213,3 +217,41 @@ def test_a_label_that_is_no_class_names_the_file(corpus, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "labels/noxi/" in error and "label 2" in error and "Traceback" not in error
     assert not (tmp_path / "m.safetensors").exists()
+
+
+# ---- from the label file -------------------------------------------------------------------
+
+WORDS = ["noplay", "aimless", "goaloriented"]
+
+
+def test_words_become_classes_and_reach_the_grid_unchanged(tmp_path):
+    """30 labels a second, as in PInSoRo, on a grid of 25 frames: nearest, never between classes."""
+    rng = np.random.default_rng(0)
+    index = rng.integers(0, 3, 120)
+    lines = [WORDS[i] for i in index]
+    lines[10] = lines[11] = ""  # raters disagree
+    csv = tmp_path / "purple.task_engagement.annotation.csv"
+    csv.write_text("\n".join(lines) + "\n")
+    out = tmp_path / "labels.h5"
+    counts = labels.convert(csv, out, probe_record(duration_s=4.0), 30.0, classes=WORDS)
+    assert counts == {"rows": 120, "missing": 2}
+    stored = read_features(out)
+    assert list(stored.attributes["classes"]) == WORDS
+    np.testing.assert_array_equal(stored.values[stored.valid, 0], np.delete(index, [10, 11]))
+    times = np.arange(100) / 25
+    value, known = labels_on_grid(out, times)
+    nearest = np.abs(np.arange(120) / 30 - times[:, None]).argmin(1)
+    np.testing.assert_array_equal(known, ~np.isin(nearest, [10, 11]))
+    np.testing.assert_array_equal(value[known], index[nearest][known])
+
+
+def test_a_word_that_is_no_class_is_told_with_its_line(tmp_path):
+    csv = tmp_path / "l.csv"
+    csv.write_text("noplay\nplay\n")
+    with pytest.raises(InputError) as error:
+        read_labels(csv, WORDS)
+    assert "line 2: 'play'" in error.value.problem and "goaloriented" in error.value.problem
+    csv.write_text("0\n1\n\n2\n")
+    np.testing.assert_array_equal(read_labels(csv, ["0", "1", "2"]), [0, 1, np.nan, 2])
+    with pytest.raises(InputError, match="outside 0..1"):
+        read_labels(csv)

@@ -15,7 +15,17 @@ from runtime import InputError
 from workflow.config import merge
 
 # A run of these keys has other weights than the run named by `weights_of`.
-OF_TRAINING = ("features", "train", "validate", "frame_rate_hz", "preset", "model", "training")
+OF_TRAINING = (
+    "features",
+    "train",
+    "validate",
+    "frame_rate_hz",
+    "preset",
+    "model",
+    "training",
+    "task",
+    "classes",
+)
 
 
 @dataclass(frozen=True)
@@ -169,6 +179,7 @@ class Runs:
                     "model": keys["model"],
                     "training": keys["training"],
                 }
+                | {key: keys[key] for key in ("task", "classes") if key in keys}
             )
             prediction = dataclasses.asdict(parse_prediction(keys.get("prediction") or {}))
         except InputError as e:
