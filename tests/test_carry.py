@@ -1,6 +1,8 @@
 """Carried state: a session in pieces against one pass over the whole of it."""
 
 import dataclasses
+import gc
+import warnings
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from model.batch import Batch
 from model.config import parse
 from model.live import check_live
 from model.live.carry import Carry
+from model.live.stream import Delayed, Stream, look_ahead, open_stream
 from model.registry import build
 from runtime import InputError
 
@@ -187,3 +190,94 @@ def test_what_cannot_be_carried_is_refused_with_the_reason(options, partners, wo
     check_live(make(), "da_mamba", partners)
     with pytest.raises(InputError, match="bilstm"):
         check_live(make(), "bilstm", 1)
+
+
+# ---- stream ---------------------------------------------------------------------------------
+
+
+def streamed(model, batch, reach=REACH):
+    stream = open_stream(model, len(batch.frames), batch.target, batch.partners, reach)
+    out = [stream.push(cut(batch, t, t + 1)) for t in range(batch.frames.shape[1])]
+    return out, stream
+
+
+CAUSAL = [
+    {"causal": True},
+    {"causal": True, "partner_context": "interleave"},
+    {"causal": True, "partner_encoder": "separate", "merge": "concat"},
+    {"causal": True, "partner_encoder": "separate", "partner_context": "interleave"},
+    {"local_chunk": 0, "context_width": 0, "conv": 1},
+    {"modality_fusion": False},
+    {"partner_fusion": False, "causal": True, "merge": "sum"},
+]
+
+
+@pytest.mark.parametrize("people", [1, 2, 3, 4])
+@pytest.mark.parametrize("options", CAUSAL, ids=lambda o: "-".join(map(str, o.values())))
+def test_frame_by_frame_equals_carry(options, people):
+    kinds = [(torch.float32, 1e-5), (torch.float64, 1e-10)]
+    for dtype, tolerance in kinds if people == 2 else kinds[:1]:
+        model, batch = make(**options).to(dtype), make_session(people, L=43, dtype=dtype)
+        out, stream = streamed(model, batch)
+        assert isinstance(stream, Stream) and all(y.shape == (people, 1) for y in out)
+        expected, _ = carried(model, batch, 24)
+        assert (torch.cat(out, 1) - expected).abs().max() <= tolerance
+        assert stream.finish().shape == (people, 0)
+
+
+@pytest.mark.parametrize("mode", ["interleave", "separate"])
+def test_late_and_early_people_in_a_stream(mode):
+    model, batch = make(partner_context=mode, causal=True), make_session(4, L=70)
+    batch.frames[1, 40:] = False
+    batch.frames[2, :21] = False
+    batch.frames[3] = False
+    out, _ = streamed(model, batch)
+    expected, _ = carried(model, batch, 24)
+    assert (torch.cat(out, 1) - expected)[batch.frames].abs().max() <= 1e-5
+
+
+def test_with_look_ahead_frames_wait_for_the_end_of_their_chunk():
+    model, batch = make(), make_session(2, L=70)
+    out, stream = streamed(model, batch)
+    assert isinstance(stream, Delayed) and look_ahead(model) == 7
+    assert [y.shape[1] for y in out[:20]] == [*[0] * 7, 8, *[0] * 7, 8, *[0] * 4]
+    last = stream.finish()
+    assert last.shape == (2, 70 % 8)
+    expected, _ = carried(model, batch, 8)
+    torch.testing.assert_close(torch.cat([*out, last], 1), expected, atol=1e-6, rtol=0)
+
+
+def live_tensors():
+    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return sum(t.nbytes for t in gc.get_objects() if isinstance(t, torch.Tensor))
+
+
+@pytest.mark.parametrize("mode", ["interleave", "separate"])
+def test_a_stream_holds_the_same_after_any_time(mode):
+    model = make(partner_context=mode, causal=True)
+    frame = cut(make_session(3, L=1), 0, 1)
+    stream = open_stream(model, 3, frame.target, frame.partners, REACH)
+    held, places = [], []
+    for frames in (25, 275):  # together 1 : 12, as 5 minutes to an hour
+        for _ in range(frames):
+            stream.push(frame)
+        held.append(live_tensors())
+        places.append([t.data_ptr() for t in stream.state()])
+    assert held[0] == held[1] and places[0] == places[1]
+
+
+@pytest.mark.parametrize("options", [{}, {"causal": True}])
+def test_prompts_come_before_the_session(options):
+    model = make(prompts=5, **options)
+    model.add_prompts(("noxi", "mpiigi"))
+    batch = dataclasses.replace(make_session(2), domain=torch.tensor([1, 1]))
+    K = 5
+    with torch.no_grad():
+        expected = model.prompts.cut(model.estimate(model.prompts(batch), reach=REACH))
+    got, _ = carried(model, batch, 16, first=16 - K)
+    torch.testing.assert_close(got, expected["engagement"], atol=1e-5, rtol=0)
+    out, stream = streamed(model, batch)
+    got = torch.cat([*out, stream.finish()], 1)
+    torch.testing.assert_close(got, expected["engagement"], atol=1e-5, rtol=0)

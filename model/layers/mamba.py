@@ -121,7 +121,8 @@ class MambaBlock(nn.Module):
         dt = F.softplus(self.dt_proj(dt))  # (B, L, d_inner)
         if count is not None:
             dt = dt * mask.unsqueeze(-1)  # no time passes where there is no frame
-        A = -torch.exp(self.A_log.float())  # (d_inner, N)
+        fine = torch.promote_types(self.A_log.dtype, torch.float32)
+        A = -torch.exp(self.A_log.to(fine))  # (d_inner, N)
         if state is None:
             y = selective_scan(u, dt, A, B, C, self.D, z, backend=self.backend)  # (B, L, d_inner)
         else:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from model.batch import Batch
 from model.live.carry import Carry
+from model.live.stream import open_stream
 from model.sessions import SessionReader
 from model.windows import Windows
 
@@ -100,12 +101,23 @@ def live_session(
     people, n = people_of(windows, session), windows.n_frames[session]
     reach = partner_context or windows.window
     target, partners = people.target.to(device), people.partners.to(device)
-    carry = Carry(model, len(people.rows), target, partners, reach)
-    borders = borders_of(n, PIECE, carry.border, model.config.prompts)
+    rows = len(people.rows), target, partners, reach
     scores, valid = [], []
+    if mode == "stream":
+        stream, borders = open_stream(model, *rows), [0, *range(PIECE, n, PIECE), n]
+    else:
+        carry = Carry(model, *rows)
+        borders = borders_of(n, PIECE, carry.border, model.config.prompts)
     for batch in pieces(windows, session, people, borders):
-        scores.append(carry.advance(batch.to(device))["engagement"].cpu())  # (B, n)
-        valid.append(torch.stack(list(batch.valid.values())).any(0)[people.target])  # (B, n)
+        there = torch.stack(list(batch.valid.values())).any(0)[people.target]  # (B, n)
+        valid.append(there)
+        batch = batch.to(device)
+        if mode == "stream":
+            scores.append(stream.push(batch).cpu())  # (B, n or fewer)
+        else:
+            scores.append(carry.advance(batch)["engagement"].cpu())  # (B, n)
+    if mode == "stream":
+        scores.append(stream.finish().cpu())
     score, there = torch.cat(scores, 1).float().numpy(), torch.cat(valid, 1).numpy()
     roles = windows.specs[session].roles
     return {role: (score[r], there[r]) for r, role in enumerate(roles)}
