@@ -74,7 +74,10 @@ def train(
     measure = f"val_{VALIDATION[settings.task][0]}"
     features, label = read_statistics(statistics)
     domains = training_domains(settings, training_specs)
-    windows = Windows(results, training_specs, settings, True, t.partners, seed, t.stride, domains)
+    device = pick_device()
+    windows = Windows(
+        results, training_specs, settings, True, t.partners, seed, t.stride, domains, device
+    )
     check_statistics(statistics, features, windows.dims)
     validation = None
     if validation_specs:
@@ -91,7 +94,6 @@ def train(
             "no window of the training sessions holds a label",
             "check the column `labels` of the sessions sheet",
         )
-    device = pick_device()
     torch.manual_seed(seed)
     model = build(settings, windows.dims, domains)
     model.load_statistics(features, label)

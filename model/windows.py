@@ -21,6 +21,7 @@ import torch
 
 from model.batch import Batch
 from model.config import Settings
+from model.pool import Key, Pool
 from model.sessions import SessionReader, check_classes, label_path
 from runtime import InputError
 from store.session_spec import SessionSpec
@@ -51,7 +52,8 @@ class Windows:
     counts (training, validation) instead of all (prediction); partners : "own", or "shuffled" for
     the negative control: everybody's partners come from another session of the same dataset among
     those given, drawn from `seed`; stride : frames from window to window, 0 = core;
-    domains : datasets that have an index in `Batch.domain` (model.prompts).
+    domains : datasets that have an index in `Batch.domain` (model.prompts); device : where the pool
+    lies and batches are made.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Windows:
         seed: int = 0,
         stride: int = 0,
         domains: tuple[str, ...] | list[str] = (),
+        device: torch.device | str = "cpu",
     ):
         self.results, self.specs, self.settings = Path(results), specs, settings
         self.window, self.core = settings.training.window, settings.training.core
@@ -92,7 +95,7 @@ class Windows:
         self.domain = [index.get(spec.dataset, 0) for spec in specs]
         self._foreign = foreign_sessions(specs, seed) if partners == "shuffled" else None
         self.targets = self._targets(labelled)
-        self._pool: dict[tuple[int, int, int], dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+        self._pool = Pool(self.dims, device)
 
     def _open(self, spec: SessionSpec) -> SessionReader:
         return SessionReader(
@@ -233,24 +236,16 @@ class Windows:
         return lo < hi
 
     def _load(self, targets: Targets) -> None:
-        """Bring the slices of these targets and their partners into memory, drop all others."""
-        needed: dict[tuple[int, int, int], None] = {}
+        """Bring the slices of these targets and their partners into memory; others may be dropped."""
+        spans: dict[Key, tuple[int, int]] = {}
         places = np.stack(
             [targets.session, targets.role, targets.window // self.slice_windows], axis=1
         )
         for session, role, number in np.unique(places, axis=0).tolist():
             for person_session, person_role in [(session, role), *self.persons(session, role)]:
-                needed[person_session, person_role, number] = None
-        self._pool = {key: held for key, held in self._pool.items() if key in needed}
-        missing = sorted(key for key in needed if key not in self._pool)
-        for session in sorted({key[0] for key in missing}):
-            with self._open(self.specs[session]) as reader:
-                for key in (k for k in missing if k[0] == session):
-                    lo, hi = self._slice_span(key[0], key[2])
-                    role = self.specs[session].roles[key[1]]
-                    self._pool[key] = {
-                        name: reader.read(role, name, lo, hi) for name in self.dims if lo < hi
-                    }
+                key = (person_session, person_role, number)
+                spans[key] = self._slice_span(person_session, number)
+        self._pool.load(spans, lambda session: self._open(self.specs[session]))
 
     def _slice_span(self, session: int, number: int) -> tuple[int, int]:
         n = self.n_frames[session]
@@ -272,17 +267,8 @@ class Windows:
                     if self._inside(ps, w)
                 ]
             )
-        R, L = len(row_of), self.window
-        streams = {name: np.zeros((R, L, dim), np.float32) for name, dim in self.dims.items()}
-        valid = {name: np.zeros((R, L), bool) for name in self.dims}
-        frames = np.zeros((R, L), bool)
-        for (s, r, w), row in row_of.items():
-            first, lo, hi = self._span(s, w)
-            at = self._slice_span(s, w // self.slice_windows)[0]
-            frames[row, lo - first : hi - first] = True
-            for name, (values, ok) in self._pool[s, r, w // self.slice_windows].items():
-                streams[name][row, lo - first : hi - first] = values[lo - at : hi - at]
-                valid[name][row, lo - first : hi - first] = ok[lo - at : hi - at]
+        person = np.array(list(row_of), np.int64)  # (R, 3): session, role, window
+        streams, valid, frames = self._pool.cut(*self._rows(person))
         P = max((len(p) for p in partner_rows), default=0)
         partners = np.full((len(targets), P), -1, np.int64)
         for i, rows in enumerate(partner_rows):
@@ -296,16 +282,32 @@ class Windows:
             label = torch.from_numpy(np.stack([value for value, _ in pairs]))
             label_mask = torch.from_numpy(np.stack([counts for _, counts in pairs]))
         return Batch(
-            {name: torch.from_numpy(values) for name, values in streams.items()},
-            {name: torch.from_numpy(ok) for name, ok in valid.items()},
-            torch.from_numpy(frames),
+            streams,
+            valid,
+            frames,
             torch.tensor(target_rows),
             torch.from_numpy(partners),
             label,
             label_mask,
-            torch.tensor([(s, r, w) for s, r, w in row_of]),
-            torch.tensor([self.domain[s] for s, _, _ in row_of]),
-        )
+            torch.from_numpy(person),
+            torch.tensor([self.domain[s] for s in person[:, 0]]),
+        ).to(self._pool.device)
+
+    def _rows(self, person: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the pool of each frame of person-windows, and whether it is inside, (R, L) each.
+
+        A frame before or after the slice's part of the recording names the nearest row in it.
+        """
+        session, role, window = person.T  # (R,) each
+        number = window // self.slice_windows
+        keys = list(zip(session.tolist(), role.tolist(), number.tolist(), strict=True))
+        spans = np.array([self._slice_span(key[0], key[2]) for key in keys])[..., None]  # (R, 2, 1)
+        start = np.array([self._pool.start[key] for key in keys])[:, None]  # (R, 1)
+        first = window * self.stride - self.context  # (R,)
+        frame = first[:, None] + np.arange(self.window)  # (R, L)
+        inside = (frame >= 0) & (frame < np.array(self.n_frames)[session][:, None])
+        low, high = spans[:, 0], spans[:, 1]  # (R, 1) each
+        return start + frame.clip(low, high - 1) - low, inside
 
 
 def foreign_sessions(specs: list[SessionSpec], seed: int) -> list[int]:

@@ -148,7 +148,7 @@ def test_an_epoch_sees_every_target_once_whatever_the_memory(corpus, pool_gb, mo
         assert sum(1 for _ in w.training_batches(epoch, 5)) == w.steps(2, 5)[epoch]
     assert orders[0] != orders[1]
     if pool_gb < 1:  # one slice at a time in memory: its persons, three windows and the context
-        held = {key[0] for key in w._pool}
+        held = {key[0] for key in w._pool.start}
         assert len(held) == 1
     assert not np.array_equal(
         np.concatenate(w.epoch_pools(0, 5)), np.concatenate(w.epoch_pools(0, 6))

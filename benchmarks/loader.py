@@ -1,0 +1,138 @@
+"""Windows per second of the loader against what training steps consume, in one run.
+
+python -m benchmarks.loader [--sessions 6 --minutes 5 --presets demo,paper --threads 2]
+
+A synthetic corpus of real shape is written through the real writers. The loader then gives batches
+    cold     its files out of the page cache, nothing read yet
+    reread   files in the page cache, the pool in memory too small to keep a slice (a corpus much
+             larger than `training.pool_gb` on a fast disk)
+    warm     every slice in the pool (each epoch after the first, if the corpus fits)
+and the same batches go through training steps of each preset. Loader and steps take turns, so that
+other load on the machine meets both. The loader must give 3 times what the demo preset consumes.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from benchmarks.synthetic import SHAPES, write_corpus
+from model.batch import Batch
+from model.config import Settings, parse
+from model.optim import MovingAverage, make_optimiser
+from model.registry import build
+from model.train import State, optimise
+from model.windows import Windows
+from runtime.device import describe_device, limit_threads, pick_device
+from runtime.job import add_job_arguments, run_job
+from store.session_spec import parse_specs
+
+GOAL = 3.0
+
+
+def drop_caches(results: Path) -> None:
+    """Put the aligned files out of the page cache."""
+    for path in results.rglob("*.h5"):
+        with open(path, "rb") as f:
+            os.fsync(f.fileno())
+            os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def drain(batches: Iterator[Batch]) -> tuple[float, int, list[Batch]]:
+    """Seconds, target windows, and the first few batches."""
+    kept, count = [], 0
+    start = time.perf_counter()
+    for batch in batches:
+        count += len(batch.target)
+        if len(kept) < 3:
+            kept.append(batch)
+    return time.perf_counter() - start, count, kept
+
+
+def loader_rates(results: Path, specs: list[str], settings: Settings) -> tuple[dict, list[Batch]]:
+    """Windows per second, cold, reread and warm; and some batches."""
+
+    def make(pool_gb: float) -> Windows:
+        training = dataclasses.replace(settings.training, pool_gb=pool_gb)
+        chosen = dataclasses.replace(settings, training=training)
+        return Windows(results, parse_specs(specs), chosen, True)
+
+    large, rates = make(1e3), {}
+    drop_caches(results)
+    seconds, count, _ = drain(large.training_batches(0, 0))
+    rates["cold"] = count / seconds
+    seconds, count, _ = drain(make(1e-6).training_batches(0, 0))
+    rates["reread"] = count / seconds
+    seconds, count, batches = min(
+        (drain(large.training_batches(epoch, 0)) for epoch in (1, 2)), key=lambda d: d[0]
+    )
+    rates["warm"] = count / seconds
+    return rates, batches
+
+
+def step_rate(settings: Settings, batches: list[Batch]) -> float:
+    """Target windows per second of training steps (forward, backward, optimiser, average)."""
+    torch.manual_seed(0)
+    device = pick_device()
+    model = build(settings, {name: shape[0] for name, shape in SHAPES.items()}).to(device)
+    t = settings.training
+    state = State(model, MovingAverage(model, t.ema), make_optimiser(model, t))
+    times = []
+    for batch in [batches[0], *batches]:  # the first warms up
+        start = time.perf_counter()
+        optimise(state, batch.to(device), settings, t.learning_rate)
+        times.append((time.perf_counter() - start) / len(batch.target))
+    return 1 / min(times[1:])
+
+
+def benchmark(folder: Path, sessions: int, minutes: float, presets: list[str]) -> str:
+    """The table."""
+    specs = write_corpus(folder, sessions, 60 * minutes)
+    size = sum(p.stat().st_size for p in (folder / "aligned").rglob("*.h5")) / 1e9
+    lines = [
+        f"{sessions} dyads of {minutes:g} min, {size:.2f} GB of aligned files, "
+        f"{torch.get_num_threads()} threads, {describe_device()}; target windows per second",
+        f"{'preset':8s}{'batch':>6s}{'steps':>8s}"
+        + "".join(f"{name:>9s}{'ratio':>8s}" for name in ("cold", "reread", "warm")),
+    ]
+    for preset in presets:
+        settings = parse({"preset": preset})
+        rates, batches = loader_rates(folder, specs, settings)
+        consumed = step_rate(settings, batches)
+        columns = "".join(f"{rate:9.0f}{rate / consumed:7.1f}x" for rate in rates.values())
+        lines.append(f"{preset:8s}{settings.training.batch:6d}{consumed:8.1f}{columns}")
+    lines.append(f"goal: at least {GOAL:g}x of the demo preset")
+    return "\n".join(lines)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.loader",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--sessions", type=int, default=6, help="dyads")
+    parser.add_argument("--minutes", type=float, default=5.0, help="length of each")
+    parser.add_argument("--presets", default="demo,paper", help="whose steps to measure")
+    parser.add_argument("--folder", help="where the corpus goes (default: a temporary folder)")
+    add_job_arguments(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    def work(args: argparse.Namespace) -> None:
+        limit_threads(args.threads)
+        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+            print(benchmark(Path(folder), args.sessions, args.minutes, args.presets.split(",")))
+
+    return run_job("benchmarks.loader", build_parser(), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
