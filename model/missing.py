@@ -13,6 +13,7 @@ rows these are, and which k streams each loses, is then uniform.
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 from math import comb
 
 import numpy as np
@@ -49,6 +50,18 @@ def _rows_by_loss(n: int, streams: int, wanted: int, rng: np.random.Generator) -
         counts[0 if wanted == 0 else -1] = n
         return counts
     losses = np.arange(streams)
+    weight = _row_weights(n, streams, wanted)
+    while True:
+        drawn = rng.multinomial(n, weight, size=DRAWS)  # (DRAWS, streams)
+        right = np.flatnonzero(drawn @ losses == wanted)
+        if len(right):
+            return drawn[right[0]]
+
+
+@lru_cache(maxsize=1024)  # batches come in few sizes
+def _row_weights(n: int, streams: int, wanted: int) -> np.ndarray:
+    """(streams,) C(M, k) t^k, scaled to sum 1, with the t at which n rows lose `wanted` on average."""
+    losses = np.arange(streams)
     ways = np.array([comb(streams, k) for k in losses], np.float64)
     low, high = -60.0, 60.0  # log t by bisection: the expected loss of a row grows with it
     for _ in range(100):
@@ -56,11 +69,7 @@ def _rows_by_loss(n: int, streams: int, wanted: int, rng: np.random.Generator) -
         weight = ways * np.exp(losses * log_t - np.max(losses * log_t))
         weight /= weight.sum()
         low, high = (log_t, high) if n * (weight @ losses) < wanted else (low, log_t)
-    while True:
-        drawn = rng.multinomial(n, weight, size=DRAWS)  # (DRAWS, streams)
-        right = np.flatnonzero(drawn @ losses == wanted)
-        if len(right):
-            return drawn[right[0]]
+    return weight
 
 
 def drop_streams(batch: Batch, absent: Tensor, streams: list[str]) -> Batch:
