@@ -121,6 +121,8 @@ SIDE = (
     "ccc.json",
     "sessions.csv",
     "metrics.csv",
+    "similarity.csv",
+    "similarity.json",
 )
 
 
@@ -376,19 +378,22 @@ def study_of_prediction(config):
         "small": {"base": "egemaps_mlp", "model": {"hidden": 8}},
     }
     runs = ["da_mamba", "averaged", "small"]
-    config["tables"] = {"asked": {"on_request": True, "figures": ["training"], "runs": runs}}
+    config["tables"] = {
+        "asked": {"on_request": True, "figures": ["training", "similarity"], "runs": runs}
+    }
 
 
 def of_study(runs) -> set[str]:
     """Jobs of runs that only the table on request needs: no curves of predictions."""
-    jobs = {j for j in downstream(runs) if not j.startswith("curves/")}
+    jobs = {job for job in downstream(runs) if not job.startswith("curves/")}
     return jobs - {"tables/main/ccc.csv"} | {"tables/asked/ccc.csv"}
 
 
 def test_table_on_request_is_no_part_of_all_and_shares_weights(house):
     configure(house, study_of_prediction)
     assert stale(house) == set()
-    new = statistics(["small"]) | trained(["small"]) | of_study(["averaged", "small"])
+    picture = {"curves/da_mamba/similarity.png"}  # one for both runs with these weights
+    new = statistics(["small"]) | trained(["small"]) | of_study(["averaged", "small"]) | picture
     assert stale(house, "asked") == new
     snakemake(house, "asked")
     assert stale(house, "asked") == set() and stale(house) == set()
@@ -401,6 +406,6 @@ def test_table_on_request_is_no_part_of_all_and_shares_weights(house):
         house,
         lambda c: c["runs"].update(da_mamba={"training": {"learning_rate": 1e-3}}),
     )
-    both = trained(["da_mamba"]) | of_study(["da_mamba", "averaged"])
+    both = trained(["da_mamba"]) | of_study(["da_mamba", "averaged"]) | picture
     assert stale(house, "asked") == both
     assert stale(house) == trained(["da_mamba"]) | downstream(["da_mamba"])

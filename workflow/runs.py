@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model.config import parse, parse_prediction, resolve
+from model.config import parse, parse_prediction
 from runtime import InputError
 from workflow.config import merge
 
@@ -33,7 +33,8 @@ class Run:
     """One row of a table: a model with its settings, trained once per seed.
 
     settings : canonical settings of model and training; prediction : canonical settings of
-    prediction; weights_of : the run whose checkpoints it predicts with, "" for its own.
+    prediction; compares_groups : whether the model has a similarity of groups to show;
+    weights_of : the run whose checkpoints it predicts with, "" for its own.
     """
 
     name: str
@@ -44,16 +45,12 @@ class Run:
     seeds: tuple[int, ...]
     settings: dict
     prediction: dict
+    compares_groups: bool = False
     weights_of: str = ""
 
     @property
     def reads_validation(self) -> bool:
         return self.settings["training"].get("selection") == "best_val"
-
-    @property
-    def aligns_groups(self) -> bool:
-        """Whether the model embeds groups of streams in one space (model.similarity)."""
-        return parse(self.settings).model.compares_groups
 
     @property
     def weights(self) -> str:
@@ -171,7 +168,7 @@ class Runs:
                 "take it out of `train` or `evaluate`",
             )
         try:
-            settings = resolve(
+            settings = parse(
                 {
                     "preset": keys["preset"],
                     "features": list(keys["features"]),
@@ -191,8 +188,9 @@ class Runs:
             tuple(t for t in keys["validate"] if t in self.sets),
             tuple(t for t in keys["evaluate"] if t in self.sets),
             tuple(keys["seeds"]),
-            settings,
+            settings.canonical(),
             prediction,
+            settings.model.compares_groups,
         )
         if run.reads_validation and not run.validate:
             raise InputError(

@@ -218,8 +218,11 @@ class Study:
         if "training" in figures:
             files += self.training_figures(runs)
         if "similarity" in figures:
+            trained = dict.fromkeys(run.weights for run in runs)
             files += [
-                f"{self.results}/curves/{r.name}/similarity.png" for r in runs if r.aligns_groups
+                f"{self.results}/curves/{name}/similarity.png"
+                for name in trained
+                if self.runs[name].compares_groups
             ]
         return files
 

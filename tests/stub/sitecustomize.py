@@ -40,6 +40,8 @@ def pretend() -> None:
         for path in outputs
         if path.endswith((".h5", ".safetensors"))
     ]
+    if module == "model.similarity":
+        outputs += [os.path.splitext(values["--out"])[0] + end for end in (".csv", ".json")]
     for path in outputs:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w", encoding="utf-8") as f:

@@ -123,12 +123,14 @@ rule similarity:
         lambda w: study.aligned(evaluated_sessions(w), run_of(w).features),
         checkpoint=lambda w: study.checkpoint(w.run, run_of(w).seeds[0]),
     output:
-        report(
+        picture=report(
             "<results>/curves/{run}/similarity.png",
             caption="../report/similarity.rst",
             category="Similarity",
             labels={"run": "{run}"},
         ),
+        numbers="<results>/curves/{run}/similarity.csv",
+        sidecar="<results>/curves/{run}/similarity.json",
     log:
         "<logs>/similarity/{run}.log",
     conda:
@@ -148,4 +150,4 @@ rule similarity:
         "similarity of the stream groups · {wildcards.run}"
     shell:
         "python -m model.similarity --checkpoint {input.checkpoint:q} {params.options}"
-        " --out {output:q} --threads {threads} --log {log:q}"
+        " --out {output.picture:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
