@@ -15,10 +15,10 @@ Neither paper has public code or frame-wise output; what they leave open is in d
 import torch
 from torch import Tensor, nn
 
-from model.batch import Batch, take_rows
+from model.batch import Batch
 from model.configs.align_mamba import AlignMambaConfig
 from model.frame_model import FrameModel
-from model.layers.groups import GroupEncoder
+from model.layers.groups import GroupEncoder, frame_readout, kinds, modalities
 from model.layers.kernel_distance import mmd
 from model.layers.modality_mamba import ModalityMamba
 from model.layers.token_fusion import MIXERS, JoinedFusion, MultiStreamFusion
@@ -91,12 +91,11 @@ class AlignMamba(FrameModel):
             exists = torch.cat([exists[:, :-1] | done, exists[:, -1:]], dim=1)  # (B, M, L)
             tokens = torch.cat([sources, tokens[:, -1:]], dim=1)  # (B, M, L, d)
         losses = self.losses(sources, anchor, s_valid, a_valid) if self.training else {}
-        kinds = torch.arange(len(self.kind), device=tokens.device)  # the target's, the partners'
-        partners = batch.partners.shape[1] if self.dialogue else 0
-        kinds = torch.cat([kinds[G:].repeat(partners), kinds[:G]])  # (M,)
-        tokens = tokens + self.kind[kinds].unsqueeze(1)  # (B, M, L, d)
-        fused = self.fuse(tokens, exists, kinds % G)  # (B, M, L, d): weights by group, not person
-        return self.result(self.score(self.readout(fused, exists)), losses)
+        kind = kinds(batch, G, c.participants)  # (M,)
+        tokens = tokens + self.kind[kind].unsqueeze(1)  # (B, M, L, d)
+        fused = self.fuse(tokens, exists, kind % G)  # (B, M, L, d): weights by group, not person
+        read = frame_readout(fused, exists, G, c.participants)  # (B, L, G d) or (B, L, 2 G d)
+        return self.result(self.score(read), losses)
 
     def modalities(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens of every modality, (B, M, L, d): the partners' groups, then the target's, anchor last.
@@ -104,17 +103,12 @@ class AlignMamba(FrameModel):
         Also (B, M, L) twice: where a stream of the group is there (what alignment may use), and
         where the person is there at all (what is scanned: a lost face is a token of its own).
         """
-        tokens, valid, exists = [], [], []
-        for group in self.names:
-            x, there = self.encoders[group](batch)  # (R, L, d), (R, L)
-            rows = batch.target.unsqueeze(1)  # (B, 1)
-            if self.dialogue:
-                rows = torch.cat([batch.partners, rows], dim=1)  # (B, P + 1)
-            tokens.append(take_rows(x, rows))  # (B, P + 1, L, d)
-            valid.append(take_rows(there, rows))  # (B, P + 1, L)
-            exists.append(take_rows(batch.frames, rows))  # (B, P + 1, L)
-        # Person by person, group by group.
-        return tuple(torch.stack(t, dim=2).flatten(1, 2) for t in (tokens, valid, exists))
+        encoded = [self.encoders[g](batch) for g in self.names]  # (R, L, d), (R, L) each
+        tokens, valid = zip(*encoded, strict=True)
+        return tuple(
+            modalities(list(x), batch, self.config.participants)
+            for x in (tokens, valid, [batch.frames] * len(tokens))
+        )
 
     def losses(
         self, sources: Tensor, anchor: Tensor, s_valid: Tensor, a_valid: Tensor
@@ -130,20 +124,6 @@ class AlignMamba(FrameModel):
         if self.config.global_alignment:
             losses["mmd"] = _mean(*mmd(sources, anchor, s_valid, a_valid, self.config.sigma))
         return losses
-
-    def readout(self, fused: Tensor, exists: Tensor) -> Tensor:
-        """The tokens of each frame side by side: (B, M, L, d) -> (B, L, G d) or (B, L, 2 G d).
-
-        The target's groups, and the mean over the partners of each of theirs, 0 without any.
-        """
-        G = len(self.names)
-        target = fused[:, -G:].transpose(1, 2).flatten(2)  # (B, L, G d)
-        if not self.dialogue:
-            return target
-        partners = fused[:, :-G].unflatten(1, (-1, G))  # (B, P, G, L, d)
-        weight = exists[:, :-G].unflatten(1, (-1, G)).unsqueeze(-1).to(fused.dtype)
-        mean = (partners * weight).sum(1) / weight.sum(1).clamp(min=1)  # (B, G, L, d)
-        return torch.cat([mean.transpose(1, 2).flatten(2), target], dim=-1)  # (B, L, 2 G d)
 
     def embeddings(self, batch: Batch) -> dict[str, Tensor]:
         """The target's tokens before alignment, where cosines are taken: group -> (B, L, d)."""

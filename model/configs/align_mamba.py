@@ -65,6 +65,8 @@ class AlignMambaConfig(ModelConfig):
             "participants": True,
             "d": 46,
             "stream_width": 16,
+            "normalise": "soft",
+            "band": 12,
             "dropout": 0.5,
             "input_shift": 0.5,
         },
