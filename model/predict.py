@@ -7,7 +7,7 @@ Output (HDF5, schema version 1): root attributes schema_version, run, seed, data
 per session a group with attribute split; per role a group with
     time (n,) float64 s, session time on the model's frame grid
     engagement (n,) float32, every frame of the grid; the likeliest class in classification
-    probability (n, classes) float32, in classification only
+    probability (n, classes) float32, of classes in modes window and carry
     valid (n,) bool, false where no feature of this participant was there
 """
 
@@ -41,7 +41,8 @@ SCHEMA_VERSION = 1
 BATCH = 64  # target windows at a time; results do not depend on it beyond rounding
 
 
-Scores = dict[str, tuple[np.ndarray, np.ndarray]]  # role -> engagement (n,), valid (n,)
+# role -> engagement (n,), valid (n,); of classes also probability (n, classes)
+Scores = dict[str, tuple[np.ndarray, ...]]
 
 
 @torch.no_grad()
@@ -53,7 +54,7 @@ def predict_windows(
     merge: str = "centre",
     absent: AbsentStreams | None = None,
 ) -> Scores:
-    """role -> engagement (n,) float32, valid (n,) bool, from all windows in order.
+    """The scores of a session from all its windows in order.
 
     merge: `centre` takes the predicted centre of each window, `mean` averages every window that
     holds a frame (of classes: their probabilities). absent: streams to take away first.
@@ -79,13 +80,16 @@ def predict_windows(
             valid[r, lo:hi] = any_valid[i, lo - first : hi - first]
     mean = total / count  # (roles, n, outputs)
     score = mean.argmax(-1) if mean.shape[-1] > 1 else mean[..., 0]
-    return {role: (score[r].astype(np.float32), valid[r]) for r, role in enumerate(roles)}
+    found = [score.astype(np.float32), valid]
+    if mean.shape[-1] > 1:
+        found.append(mean.astype(np.float32))
+    return {role: tuple(x[r] for x in found) for r, role in enumerate(roles)}
 
 
 def seam_steps(scores: Scores, seams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """|dy| of consecutive valid frames: those that lead to a seam (frame indices), all others."""
     at, inside = [], []
-    for engagement, valid in scores.values():
+    for engagement, valid, *_ in scores.values():
         step = np.abs(np.diff(engagement))
         both = valid[1:] & valid[:-1]
         to_seam = np.isin(np.arange(1, len(engagement)), seams)
@@ -169,9 +173,11 @@ def predict(
                 scores = live_session(
                     trained.model, windows, session, device, config.mode, config.partner_context
                 )
-            for role, (score, valid) in scores.items():
+            for role, (score, valid, *probability) in scores.items():
                 person = group.create_group(role)
                 person["time"], person["engagement"], person["valid"] = instants, score, valid
+                if probability:
+                    person["probability"] = probability[0]
                 frames += len(score)
             steps = seam_steps(scores, seam_frames(windows, session, config.merge))
             at.append(steps[0])

@@ -162,9 +162,26 @@ def test_classes_are_learned_and_the_best_epoch_is_kept(corpus, trained, tmp_pat
             label, known = reader.labels(role)
             truth.append(label[known])
             found.append(person["engagement"][known])
+            probability = person["probability"][()]
+            assert probability.shape == (len(label), CLASSES)
+            np.testing.assert_allclose(probability.sum(1), 1, atol=1e-5)
+            assert (probability.argmax(1) == person["engagement"][()]).all()
     truth, found = np.concatenate(truth), np.concatenate(found)
     assert set(np.unique(found)) <= {0.0, 1.0, 2.0}
     assert cohen_kappa_score(truth, found) == pytest.approx(best, abs=1e-9)
+
+
+def test_carried_predictions_hold_probabilities_too(corpus, trained, tmp_path):
+    results, _, val = corpus
+    out = tmp_path / "p.h5"
+    argv = ["--checkpoint", str(trained / "m.safetensors"), "--sessions", val[0] + "@val"]
+    argv += ["--results", str(results), "--out", str(out), "--mode", "carry"]
+    assert predict_module.main([*argv, "--log", str(out) + ".log"]) == 0
+    with h5py.File(out) as f:
+        for role in DYAD:
+            probability = f["201"][role]["probability"][()]
+            np.testing.assert_allclose(probability.sum(1), 1, atol=1e-5)
+            assert (probability.argmax(1) == f["201"][role]["engagement"][()]).all()
 
 
 def test_labels_reach_training_as_whole_classes(corpus):

@@ -93,16 +93,17 @@ def live_session(
     device: torch.device,
     mode: str,
     partner_context: int,
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+) -> dict[str, tuple[np.ndarray, ...]]:
     """role -> engagement (n,) float32, valid (n,) bool; mode `carry` or `stream`.
 
+    In mode carry classes add their probability (n, classes) float32.
     partner_context: frames of partner context, 0 = the training window. Everybody is encoded once.
     """
     people, n = people_of(windows, session), windows.n_frames[session]
     reach = partner_context or windows.window
     target, partners = people.target.to(device), people.partners.to(device)
     rows = len(people.rows), target, partners, reach
-    scores, valid = [], []
+    scores, valid, chances = [], [], []
     if mode == "stream":
         stream, borders = open_stream(model, *rows), [0, *range(PIECE, n, PIECE), n]
     else:
@@ -115,9 +116,14 @@ def live_session(
         if mode == "stream":
             scores.append(stream.push(batch).cpu())  # (B, n or fewer)
         else:
-            scores.append(carry.advance(batch)["engagement"].cpu())  # (B, n)
+            out = carry.advance(batch)
+            scores.append(out["engagement"].cpu())  # (B, n)
+            if "logits" in out:
+                chances.append(out["logits"].softmax(-1).cpu())  # (B, n, classes)
     if mode == "stream":
         scores.append(stream.finish().cpu())
-    score, there = torch.cat(scores, 1).float().numpy(), torch.cat(valid, 1).numpy()
+    found = [torch.cat(scores, 1).float(), torch.cat(valid, 1)]
+    if chances:
+        found.append(torch.cat(chances, 1).float())
     roles = windows.specs[session].roles
-    return {role: (score[r], there[r]) for r, role in enumerate(roles)}
+    return {role: tuple(x[r].numpy() for x in found) for r, role in enumerate(roles)}
