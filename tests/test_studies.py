@@ -127,11 +127,15 @@ def test_fusion_has_the_rows_of_both_papers(study):
     assert methods == {study.runs[f"fusion_{m}"].settings["model"]["method"] for m in methods}
     for state in (32, 64, 128):
         assert study.runs[f"coupled_mamba_state_{state}"].settings["model"]["state"] == state
+    unaligned = {"model.local_alignment": False, "model.global_alignment": False}
+    multi = change(study, "align_mamba_multi_stream", "align_mamba")
+    layers = multi.pop("model.layers")  # fewer: each group has a stack of its own
+    assert 0 < layers < study.runs["align_mamba"].settings["model"]["layers"]
+    assert multi == {"model.streams": "multi", **unaligned}
     for name, expected in {
         "no_local": {"model.local_alignment": False},
         "no_global": {"model.global_alignment": False},
-        "single_stream": {"model.streams": "single"},
-        "multi_stream": {"model.streams": "multi"},
+        "single_stream": {"model.streams": "single", **unaligned},
     }.items():
         assert change(study, f"align_mamba_{name}", "align_mamba") == expected
     every = set(study.runs["align_mamba"].features)
