@@ -89,7 +89,8 @@ class Fusion(FrameModel):
             )
         elif c.method == "cross_attention":
             self.fuse = CrossFusion(c.d, c.heads, c.fusion_layers, G)
-        read = len(self.kind) * c.d if c.method == "concat" else c.d
+        persons = 2 if c.participants else 1
+        read = c.d * {"average": persons, "concat": persons * G}.get(c.method, 1)
         self.score = nn.Sequential(
             nn.LayerNorm(read),
             nn.Linear(read, c.d),
@@ -109,16 +110,21 @@ class Fusion(FrameModel):
         return self.result(self.score(self.join(tokens, exists, kind)))
 
     def join(self, tokens: Tensor, exists: Tensor, kind: Tensor) -> Tensor:
-        """One vector per frame of all its tokens: (B, M, L, d) -> (B, L, d), or concat's width."""
+        """One vector per frame: (B, M, L, d) -> (B, L, d), several d wide for average and concat.
+
+        Target and partners are never averaged: two people who hear each other would get one score.
+        """
         c, G = self.config, len(self.encoders)
+        if c.method == "average":
+            tokens = tokens.unflatten(1, (-1, G)).mean(2)  # (B, P + 1, L, d): of a person's groups
+            return frame_readout(tokens, exists[:, ::G], 1, c.participants)  # (B, L, d | 2 d)
         if c.method == "concat":
-            return frame_readout(tokens, exists, G, c.participants)  # (B, L, 2 G d)
+            return frame_readout(tokens, exists, G, c.participants)  # (B, L, G d | 2 G d)
         if c.method == "mamba":
-            tokens = self.fuse(tokens, exists, kind)  # (B, M, L, d)
-        elif c.method == "cross_attention":
-            tokens, exists = self.fuse(tokens, exists), exists[:, -G:]  # (B, G, L, d), (B, G, L)
-        weight = exists.unsqueeze(-1).to(tokens.dtype)  # (B, M, L, 1)
-        return (tokens * weight).sum(1) / weight.sum(1).clamp(min=1)  # (B, L, d)
+            tokens = self.fuse(tokens, exists, kind)[:, -G:]  # (B, G, L, d)
+        else:
+            tokens = self.fuse(tokens, exists)  # (B, G, L, d)
+        return tokens.mean(1)  # (B, L, d)
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """Modules per part, for the parameter table."""

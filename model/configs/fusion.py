@@ -11,8 +11,8 @@ from model.configs.base import ModelConfig, check_heads, complete_groups
 class FusionConfig(ModelConfig):
     """Equal encoders per group, then one of four ways to join them (docs/align_mamba.md).
 
-    method : `average` of the tokens of a frame; `concat` of them; `mamba` over the interleaved
-        tokens; `cross_attention` of each group to all other tokens of the window
+    method : `average` of a person's tokens of a frame; `concat` of them; `mamba` over the
+        interleaved tokens; `cross_attention` of each group to all other tokens of the window
     participants : the partners' groups are modalities too; false: the target's groups only
     encoder_layers : Mamba layers of each group before the fusion, shared by all persons
     fusion_layers : layers of `mamba` or `cross_attention`
