@@ -8,10 +8,12 @@ import pytest
 import torch
 from model_data import DIMS, DYAD, write_session
 
+from model import benchmark
 from model import predict as predict_module
 from model.batch import Batch
 from model.checkpoint import save_model
 from model.config import parse, parse_prediction
+from model.frame_model import FrameModel
 from model.live.session import borders_of
 from model.predict import seam_steps
 from model.registry import build
@@ -277,3 +279,33 @@ def test_settings_of_prediction_are_checked():
     with pytest.raises(InputError, match=r"(?s)prediction.mode.*carry"):
         parse_prediction({"mode": "cary"})
     assert parse_prediction({"mode": "carry", "partner_context": 50}).partner_context == 50
+
+
+def test_the_benchmark_prints_times_and_look_ahead(tmp_path, capsys):
+    argv = ["--settings", '{"preset": "demo"}', "--frames", "40", "--people", "2", "3"]
+    argv += ["--repeats", "1", "--minutes", "0", "--log", str(tmp_path / "log"), "--threads", "1"]
+    assert benchmark.main(argv) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["2", "2", "3", "3"]
+    assert [float(row[-2]) for row in rows] == [0, 1240, 0, 1240]  # 31 of 25 frames a second
+    for row in rows:
+        mean, median, worst = (float(word) for word in row[-6:-3])
+        assert 0 < mean <= worst and median <= worst
+
+
+def test_both_sides_of_the_session_benchmark_predict_the_same_frames(monkeypatch):
+    monkeypatch.setattr(benchmark, "SAMPLE", 64)
+    monkeypatch.setattr(benchmark, "PIECE", 32)
+    config, shapes = parse({"preset": "demo", "model": {"partner_context": "separate"}}), []
+    result = FrameModel.result
+
+    def spy(self, *args):
+        shapes.append(tuple(args[0].shape[:2]))
+        return result(self, *args)
+
+    monkeypatch.setattr(FrameModel, "result", spy)
+    benchmark.session_work(config, True, torch.device("cpu"))()
+    assert shapes == [(2, 32), (2, 32)]  # 64 frames of two people
+    shapes.clear()
+    benchmark.session_work(config, False, torch.device("cpu"))()
+    assert shapes == [(2 * 64 // config.training.core, config.training.window)]
