@@ -1,11 +1,13 @@
 """The sessions sheet: a tab-separated table, one row per participant of a session.
 
-Columns (the first five are required, the others may be left out or empty):
+Columns (the first four are required, and `video` or `streams`; the others may be left out or empty):
 
     dataset         name of the corpus (noxi, noxi-add, mpiigi, or your own)
     split           train, val or test; the same for all participants of a session
     session, role   names; together with `dataset` unique
     video           video file
+    streams         folder/role of precomputed SSI streams: features `from: stream` of this
+                    participant are the files folder/role.<name>.stream
     audio           sound file; empty: the sound of the video
     labels          label csv; empty: no labels (test sessions)
     audio_channel   channel of the sound file, from 0; empty: mean of all
@@ -21,6 +23,7 @@ quotes, as spreadsheets write them.
 
 import csv
 import difflib
+import glob
 import math
 import os
 import re
@@ -30,9 +33,10 @@ from pathlib import Path
 
 from runtime import InputError
 
-REQUIRED = ("dataset", "split", "session", "role", "video")
+REQUIRED = ("dataset", "split", "session", "role")
 COLUMNS = (
     *REQUIRED,
+    "video",
     "audio",
     "labels",
     "audio_channel",
@@ -43,9 +47,10 @@ COLUMNS = (
     "age",
     "exclude",
     "exclude_reason",
+    "streams",
 )
 SPLITS = ("train", "val", "test")
-PATHS = ("video", "audio", "labels")
+PATHS = ("video", "audio", "labels", "streams")
 NAME = re.compile(r"\w[\w.-]*")
 ROI = re.compile(r"(\d+),(\d+),([1-9]\d*),([1-9]\d*)", re.ASCII)
 SHOWN = 3  # problems on screen; the rest is counted
@@ -62,7 +67,7 @@ class Participant:
     split: str
     session: str
     role: str
-    video: str
+    video: str = ""
     audio: str = ""
     labels: str = ""
     audio_channel: int | None = None
@@ -73,6 +78,7 @@ class Participant:
     age: float | None = None
     exclude: bool = False
     exclude_reason: str = ""
+    streams: str = ""
     line: int = field(default=0, compare=False)
 
 
@@ -170,10 +176,12 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         if header.count(column) > 1:
             raise InputError(f"{path} has the column '{column}' twice", "remove one of them")
     missing = [c for c in REQUIRED if c not in header]
+    if not missing and "video" not in header and "streams" not in header:
+        missing = ["video"]
     if missing:
         raise InputError(
             f"{path} lacks the column '{missing[0]}'",
-            f"required columns are {', '.join(REQUIRED)}",
+            f"required columns are {', '.join(REQUIRED)}, and video or streams",
         )
     rows = []
     for number, line in lines[1:]:
@@ -208,6 +216,10 @@ def _participant(line: int, row: dict[str, str], root: str, problems: _Problems)
     for column in REQUIRED:
         if not values[column]:
             bad(column, "is empty", f"fill in the {column}")
+    if not values["video"] and not values["streams"]:
+        bad(
+            "video", "is empty", "name the video file, or precomputed streams in the column streams"
+        )
     for column in ("dataset", "session", "role"):
         if values[column] and not NAME.fullmatch(values[column]):
             bad(
@@ -273,9 +285,16 @@ def _check_together(participants: list[Participant], problems: _Problems) -> Non
 def _check_files(p: Participant, problems: _Problems) -> None:
     if p.exclude:
         return
+    if p.streams and not any(
+        Path(p.streams).parent.glob(f"{glob.escape(os.path.basename(p.streams))}.*.stream")
+    ):
+        problems.add(
+            p.line, "streams", p.streams, "begins the name of no stream there",
+            "write folder/role, as in train/001/expert for train/001/expert.clip.stream",
+        )  # fmt: skip
     for column in PATHS:
         file = getattr(p, column)
-        if not file or os.path.isfile(file):
+        if not file or os.path.isfile(file) or column == "streams":
             continue
         if os.path.isdir(file):
             problems.add(p.line, column, file, "is a folder, not a file", "name the file")

@@ -13,12 +13,12 @@ Views of the scene (role `s`, PInSoRo's `env`) are no participants.
 """
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from corpora.layout import LABELS, child, folder, subfolders
+from corpora.official import official_split
 from runtime import InputError
 
 SUFFIX = ".stream"
@@ -57,6 +57,12 @@ class Person:
     role: str
     streams: dict[str, Path] = field(default_factory=dict)
     labels: Path | None = None
+    folder: Path | None = None
+
+    @property
+    def prefix(self) -> Path | None:
+        """What the person's stream files have in common: `<folder>/<role>`."""
+        return None if self.folder is None else self.folder / self.role
 
     @property
     def name(self) -> str:
@@ -70,6 +76,18 @@ class Person:
 def feature_name(infix: str) -> str:
     """Name of a feature whatever the year: `video.clip` and `clip` are `clip`."""
     return infix.removeprefix("video.")
+
+
+def stream_path(prefix: str | os.PathLike, name: str) -> Path | None:
+    """The header of a person's stream, under this year's name or that of 2024; None without one.
+
+    prefix : `<folder>/<role>`, the sheet's column `streams`; name : for example audio.egemapsv2.
+    """
+    for infix in (feature_name(name), f"video.{feature_name(name)}"):
+        path = Path(f"{os.fspath(prefix)}.{infix}{SUFFIX}")
+        if path.is_file():
+            return path
+    return None
 
 
 def find_people(root: str | os.PathLike, corpus: str) -> list[Person]:
@@ -118,10 +136,10 @@ def _mpiigi(base: Path) -> Iterator[tuple[Path, Path | None, str, str]]:
         for session in subfolders(features) if features is not None else []:
             beside = labels / session.name if labels is not None else session
             yield session, beside, "mpiigi", split
-    # MM'24: sessions directly below, all of them val (nothing else was labelled).
-    for session in subfolders(base):
-        if re.fullmatch(r"\d{3}", session.name):
-            yield session, session, "mpiigi", "val"
+    for session in subfolders(base):  # MM'24: sessions directly below, of both splits
+        split = official_split("mpiigi", session.name)
+        if split is not None:
+            yield session, session, "mpiigi", split
 
 
 def _people(
@@ -146,5 +164,5 @@ def _people(
     for role, found in sorted(streams.items()):
         places = [f / f"{role}.{name}" for f in (session, label_folder) if f for name in names]
         labels = next((path for path in places if path.is_file()), None)
-        people.append(Person(dataset, split, session.name, role, found, labels))
+        people.append(Person(dataset, split, session.name, role, found, labels, session))
     return people

@@ -2,28 +2,8 @@
 
 from dataclasses import dataclass, field
 
-# Test sessions as the challenge lists them.
-NOXI = [
-    "002",
-    "006",
-    "012",
-    "018",
-    "024",
-    "025",
-    "032",
-    "033",
-    "034",
-    "035",
-    "036",
-    "037",
-    "078",
-    "080",
-    "083",
-    "084",
-]
-NOXI_ADD = ["015", "016", "017", "019", "041", "051", "053", "054", "059", "060", "061", "065"]
-NOXI_J = ["127", "128", "129", "130", "131", "132", "147", "148", "149", "150"]
-MPIIGI = ["001", "002", "003", "004", "005", "006"]
+from corpora.official import SPLITS
+
 DYAD = ("expert", "novice")
 SEATS = tuple(f"subjectPos{i}" for i in (1, 2, 3, 4))
 
@@ -66,10 +46,10 @@ class Layout:
         return self.class_labels if folder in self.classes else (self.label,)
 
 
-BASE = Folder("noxi", tuple(NOXI), DYAD)
-ADDITIONAL = Folder("noxi-add", tuple(NOXI_ADD), DYAD)
-JAPAN = Folder("noxi-j", tuple(NOXI_J), DYAD)
-GROUP = Folder("mpiigi", tuple(MPIIGI), SEATS, (("001", "subjectPos4"),))
+BASE = Folder("noxi", SPLITS["noxi"]["test"], DYAD)
+ADDITIONAL = Folder("noxi-add", SPLITS["noxi-add"]["test"], DYAD)
+JAPAN = Folder("noxi-j", SPLITS["noxi-j"]["test"], DYAD)
+GROUP = Folder("mpiigi", SPLITS["mpiigi"]["test"], SEATS, (("001", "subjectPos4"),))
 
 _2024 = {"noxi-base": BASE, "noxi-additional": ADDITIONAL, "mpiigroupinteraction": GROUP}
 _2025 = {**_2024, "noxi-j": JAPAN}
