@@ -53,9 +53,11 @@ class CoupledMambaConfig(ModelConfig):
         "paper": {},
         "demo": {
             "participants": True,
-            "width": 40,
+            "readout": "all",
+            "width": 52,
             "hidden": 16,
-            "state": 16,
+            "depth": 2,
+            "state": 8,
             "dropout": 0.3,
             "input_shift": 0.5,
         },

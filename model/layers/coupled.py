@@ -70,7 +70,7 @@ class StateCoupling(nn.Module):
             u = F.silu(causal_convolution(mixer, u)) * mask  # (B S, L, D)
             rank, N = mixer.dt_rank, mixer.d_state
             dt, B, C = mixer.x_proj(u).split([rank, N, N], dim=-1)  # (B S, L, rank | N)
-            dt = F.softplus(mixer.dt_proj(dt))  # (B S, L, D)
+            dt = mixer.step_size(dt)  # (B S, L, D)
             gathered.append([t.unflatten(0, frames.shape[:2]) for t in (u, dt, B, C, z)])
         # (B, S, L, .) per group -> (B, S K, L, .)
         u, dt, B, C, z = (torch.stack(t, 2).flatten(1, 2) for t in zip(*gathered, strict=True))
