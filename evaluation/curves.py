@@ -12,6 +12,7 @@ frame or audio of a person. Equal input gives equal bytes.
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,7 @@ log = get_logger("curves")
 TRUTH, PREDICTION = "#222222", "#1f77b4"
 WIDTH_IN, HEIGHT_IN, DPI = 4.2, 1.9, 110  # of one panel
 NOT_DRAWN = ("epoch", "steps")
+NO_LOSSES = {"val_ccc": "CCC of the validation sets", "learning_rate": "learning rate"}
 
 
 @dataclass(frozen=True)
@@ -193,22 +195,30 @@ def read_history(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return {name: tuple(np.array(pairs).T) for name, pairs in series.items()}
 
 
+def panels_of(names: Iterable[str]) -> dict[str, str]:
+    """Number of a history -> title of its panel, in order: losses (whatever the model has), the rest."""
+    names = set(names)
+    losses = {n: f"{n} loss, before its weight" for n in sorted(names - {"loss", *NO_LOSSES})}
+    titles = {"loss": "loss: weighted sum of all"} | losses | NO_LOSSES
+    return {name: title for name, title in titles.items() if name in names}
+
+
 def training_curves(histories: list[Path], out: Path) -> None:
     """Draw every number of the histories over epochs, one panel each, one line per history."""
     from matplotlib.figure import Figure
 
     found = [read_history(path) for path in histories]
-    names = list(dict.fromkeys(name for series in found for name in series))
+    names = panels_of(name for series in found for name in series)
     figure = Figure(figsize=(WIDTH_IN, 0.5 + HEIGHT_IN * max(1, len(names))), layout="constrained")
     panels = figure.subplots(max(1, len(names)), 1, squeeze=False, sharex=True)[:, 0]
     if not names:
         panels[0].set_title("nothing was trained (no epochs)", fontsize=8)
-    for panel, name in zip(panels, names, strict=False):
+    for panel, (name, title) in zip(panels, names.items(), strict=False):
         for path, series in zip(histories, found, strict=True):
             if name in series:
                 label = "/".join(path.parts[-3:-1])
                 panel.plot(*series[name], marker=".", markersize=3, linewidth=1, label=label)
-        panel.set_title(name, fontsize=8, loc="left")
+        panel.set_title(title, fontsize=8, loc="left")
         panel.tick_params(labelsize=7)
     panels[-1].set_xlabel("epoch", fontsize=7)
     if names:

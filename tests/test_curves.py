@@ -141,14 +141,17 @@ def test_training_curves(tmp_path):
         path = tmp_path / f"da_mamba/seed-{seed}/history.jsonl"
         path.parent.mkdir(parents=True)
         records = [
-            {"epoch": e, "steps": 10 * e, "learning_rate": 1e-4, "loss": 1 / e}
+            {"alignment": 2 / e, "epoch": e, "steps": 10 * e, "learning_rate": 1e-4, "loss": 1 / e}
             | ({"val_ccc": 0.1 * e} if e % 2 == 0 else {})
             for e in range(1, 6)
         ]
         path.write_text("".join(json.dumps(r) + "\n" for r in records))
         paths.append(str(path))
     series = curves.read_history(tmp_path / "da_mamba/seed-1/history.jsonl")
-    assert list(series) == ["learning_rate", "loss", "val_ccc"]
+    assert list(series) == ["alignment", "learning_rate", "loss", "val_ccc"]
+    panels = curves.panels_of(series)
+    assert list(panels) == ["loss", "alignment", "val_ccc", "learning_rate"]
+    assert panels["alignment"] == "alignment loss, before its weight"
     assert series["val_ccc"][0].tolist() == [2, 4]
     assert series["val_ccc"][1] == pytest.approx([0.2, 0.4])
     out = tmp_path / "training.png"

@@ -214,6 +214,10 @@ def test_tables_on_request_stand_apart(sheet):
     assert s.table_files("fine") == [*kinds, "results/curves/da_mamba/similarity.png"]
     with pytest.raises(InputError, match="run y reads the feature egemaps_lld"):
         s.table_files("unfit")
+    s.results = str(sheet.parent)
+    assert s.tables_among({"fine"}) == ["fine"] and s.tables_among({"all"}) == []
+    (sheet.parent / "tables/main").mkdir(parents=True)
+    (sheet.parent / "tables/main/ccc.csv").write_text("")
     assert s.tables_among({"fine"}) == ["fine"] and s.tables_among({"all"}) == ["main"]
 
 

@@ -202,9 +202,14 @@ class Study:
         ]
 
     def tables_among(self, targets: Iterable[str]) -> list[str]:
-        """Tables on request among the targets of a call; without any, the tables of `all`."""
+        """Tables on request among the targets of a call; without any, those of `all` that exist."""
         targets = set(targets)
-        return [name for name in self.on_request if name in targets] or self.tables_of_all
+        asked = [name for name in self.on_request if name in targets]
+        return asked or [
+            name
+            for name in self.tables_of_all
+            if os.path.exists(f"{self.results}/tables/{name}/ccc.csv")
+        ]
 
     def runs_of_all(self) -> list[Run]:
         """Runs of the tables that are not built on request."""
