@@ -78,7 +78,8 @@ def selective_scan(
         raise ValueError(f"backend {backend!r} is none of auto, {', '.join(BACKENDS)}")
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     inputs = [None if t is None else t.to(dtype) for t in (x, dt, A, B, C, D, z, h0)]
-    y, state = _ENGINES[backend](*inputs, reverse)  # (B, L, D), (B, D, N)
+    with torch.autocast(x.device.type, enabled=False):
+        y, state = _ENGINES[backend](*inputs, reverse)  # (B, L, D), (B, D, N)
     y = y.to(x.dtype)
     return (y, state) if return_state else y
 
@@ -143,7 +144,8 @@ def gated_scan(
     h = h.reshape(shape[0], -1)  # (B, K)
     if reverse:
         a, b_ = a.flip(1), b_.flip(1)
-    states = _GATED[backend](a, b_, h)  # (B, L, K)
+    with torch.autocast(b.device.type, enabled=False):
+        states = _GATED[backend](a, b_, h)  # (B, L, K)
     last = states[:, -1].reshape(frame)
     if reverse:
         states = states.flip(1)

@@ -29,14 +29,16 @@ class _CheckpointedScan(torch.autograd.Function):
         h = h0.transpose(1, 2).contiguous()  # (B, N, D)
         starts = h.new_empty(-(-L // Q), batch, states, width)  # (L/Q, B, N, D)
         y = torch.empty_like(x)  # (L, B, D)
+        scratch = _scratch(h, Q, 2)
         for i, (s, e) in enumerate(_pieces(L, Q)):
             starts[i] = h
-            _, H = _states(x[s:e], dt[s:e], At, B[s:e], h)  # (Q, B, N, D)
+            _, H = _states(x[s:e], dt[s:e], At, B[s:e], starts[i], scratch)  # (Q, B, N, D)
             y[s:e] = torch.matmul(C[s:e].unsqueeze(2), H).squeeze(2)  # (Q, B, D)
             h = H[-1]
         ctx.save_for_backward(x, dt, At, B, C, starts)
         ctx.Q = Q
-        return y.transpose(0, 1), h.transpose(1, 2).contiguous()
+        # A copy also where `contiguous` would give a view of the scratch memory.
+        return y.transpose(0, 1), h.transpose(1, 2).clone(memory_format=torch.contiguous_format)
 
     @staticmethod
     @once_differentiable
@@ -47,35 +49,46 @@ class _CheckpointedScan(torch.autograd.Function):
         gx, gdt = torch.empty_like(x), torch.empty_like(dt)  # (L, B, D)
         gB, gC = torch.empty_like(B), torch.empty_like(C)  # (L, B, N)
         gA = torch.zeros_like(At)  # (N, D)
-        carry = grad_state.transpose(1, 2).contiguous()  # (B, N, D): dLoss/dh from later steps
+        # (B, N, D): dLoss/dh from later steps
+        carry = grad_state.transpose(1, 2).clone(memory_format=torch.contiguous_format)
+        scratch = _scratch(carry, ctx.Q, 3)
         for i, (s, e) in reversed(list(enumerate(_pieces(L, ctx.Q)))):
             xs, dts, Bs, Cs, gys = x[s:e], dt[s:e], B[s:e], C[s:e], gy[s:e]
-            decay, H = _states(xs, dts, At, Bs, starts[i])  # (Q, B, N, D) each
+            decay, H = _states(xs, dts, At, Bs, starts[i], scratch)  # (Q, B, N, D) each
             # A row vector times a matrix: the same product as a column runs ten times slower.
             gC[s:e] = torch.matmul(gys.unsqueeze(2), H.transpose(2, 3)).squeeze(2)  # (Q, B, N)
-            G = Cs.unsqueeze(3) * gys.unsqueeze(2)  # (Q, B, N, D): becomes dLoss/dh_t
+            # (Q, B, N, D): becomes dLoss/dh_t
+            G = torch.mul(Cs.unsqueeze(3), gys.unsqueeze(2), out=scratch[2][: e - s])
+            back = carry
             for t in range(e - s - 1, -1, -1):
-                G[t] += carry
-                carry = decay[t] * G[t]
+                G[t] += back
+                back = decay[t].mul_(G[t])  # the decays turn into what each step hands back
+            carry.copy_(back)
             gu = torch.matmul(Bs.unsqueeze(2), G).squeeze(2)  # (Q, B, D): dLoss/d(dt x)
-            gB[s:e] = torch.matmul((dts * xs).unsqueeze(2), G.transpose(2, 3)).squeeze(
-                2
-            )  # (Q, B, N)
+            gB[s:e] = torch.matmul((dts * xs).unsqueeze(2), G.transpose(2, 3)).squeeze(2)
             # d decay_t = G_t h_{t-1}; times decay_t gives dLoss/d(dt A).
-            G[1:] *= H[:-1]
-            G[0] *= starts[i]
-            G *= decay
-            gA += (G * dts.unsqueeze(2)).sum((0, 1))  # (N, D)
+            torch.mul(decay[1:], H[:-1], out=G[1:])
+            torch.mul(decay[0], starts[i], out=G[0])
+            gdt[s:e] = torch.mul(G, At, out=H).sum(2)
+            gA += torch.mul(G, dts.unsqueeze(2), out=H).sum((0, 1))  # (N, D)
             gx[s:e] = gu * dts
-            gdt[s:e] = gu * xs + (G * At).sum(2)
-        back = (t.transpose(0, 1) for t in (gx, gdt))
-        return *back, gA.t(), gB.transpose(0, 1), gC.transpose(0, 1), carry.transpose(1, 2)
+            gdt[s:e] += gu * xs
+        gx, gdt, gB, gC = (t.transpose(0, 1) for t in (gx, gdt, gB, gC))
+        return gx, gdt, gA.t(), gB, gC, carry.transpose(1, 2)
 
 
-def _states(x: Tensor, dt: Tensor, At: Tensor, B: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+def _scratch(state: Tensor, Q: int, count: int) -> list[Tensor]:
+    """Memory that every piece uses again; fresh memory would cost more than the arithmetic."""
+    return [state.new_empty(Q, *state.shape) for _ in range(count)]
+
+
+def _states(
+    x: Tensor, dt: Tensor, At: Tensor, B: Tensor, h: Tensor, scratch: list[Tensor]
+) -> tuple[Tensor, Tensor]:
     """Decays and states of one piece: x, dt (Q, B, D), At (N, D), B (Q, B, N), h (B, N, D)."""
-    decay = (dt.unsqueeze(2) * At).exp_()  # (Q, B, N, D)
-    H = (dt * x).unsqueeze(2) * B.unsqueeze(3)  # (Q, B, N, D): inputs, then states in place
+    decay, H = (s[: len(x)] for s in scratch[:2])  # (Q, B, N, D)
+    torch.mul(dt.unsqueeze(2), At, out=decay).exp_()
+    torch.mul((dt * x).unsqueeze(2), B.unsqueeze(3), out=H)  # inputs, then states in place
     for t in range(len(H)):
         h = H[t].addcmul_(decay[t], h)  # (B, N, D)
     return decay, H
