@@ -134,6 +134,15 @@ def test_a_group_that_is_missing_leaves_the_loss_and_keeps_its_token():
     assert not valid[0, 0].any() and exists[0, 0].all()
 
 
+def test_prompts_are_scanned_and_not_aligned():
+    model = make(prompts=3)
+    model.add_prompts(("noxi",))
+    _, valid, exists = model.modalities(model.prompts(make_batch()))
+    assert valid.shape[2] == L + 3
+    assert exists.all() and valid[..., 3:].all() and not valid[..., :3].any()
+    assert model(make_batch())["engagement"].shape == (2, L)
+
+
 def test_anchor_and_groups():
     assert make().config.anchor == "visual" and make().names == ["audio", "visual"]
     assert make(anchor="audio").names == ["visual", "audio"]
