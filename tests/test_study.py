@@ -108,6 +108,10 @@ def test_excluded_people_leave_every_stage_and_are_counted(sheet):
             "run da_mamba: unknown key prediction.merg",
         ),
         (
+            {"runs": {"da_mamba": {"prediction": {"absent_rate": 0.81}}}},
+            "prediction.absent_rate is 0.81, but one of 5 streams must stay",
+        ),
+        (
             {"runs": {"da_mamba": {"model": {"mixr": "mamba"}}}},
             "run da_mamba: unknown key model.mixr",
         ),

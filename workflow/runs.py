@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from model.config import parse, parse_prediction
+from model.configs.base import check_absent_rate
 from runtime import InputError
 from workflow.config import merge
 
@@ -179,6 +180,8 @@ class Runs:
                 | {key: keys[key] for key in ("task", "classes") if key in keys}
             )
             prediction = dataclasses.asdict(parse_prediction(keys.get("prediction") or {}))
+            rate = prediction["absent_rate"]
+            check_absent_rate(rate, len(settings.features), "prediction.absent_rate")
         except InputError as e:
             raise InputError(f"config: run {name}: {e.problem}", e.cure) from e
         run = Run(
