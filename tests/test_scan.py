@@ -50,8 +50,9 @@ def test_fp32_engines_against_the_float64_loop(backend, length, reverse):
 def test_float64_engines_equal_the_loop_with_all_gradients(
     monkeypatch, backend, length, width, reverse
 ):
-    # Pieces of 5 steps in the torch engine; 7 and 70 leave a shorter last piece in both.
-    monkeypatch.setattr(checkpointed, "PIECE_ELEMENTS", 2 * width * 4 * 5)
+    # The torch engine: pieces of 5 steps, batch rows one by one. 7 and 70 leave a shorter piece.
+    monkeypatch.setattr(checkpointed, "PIECE_ELEMENTS", width * 4 * 5)
+    monkeypatch.setattr(checkpointed, "STEP_ELEMENTS", width * 4)
     tensors = scan_inputs(L=length, D=width)
     got = results(backend, tensors, reverse)
     for name, expected in results("reference", tensors, reverse).items():

@@ -10,6 +10,9 @@ from torch.autograd.function import once_differentiable
 
 # Elements of one (Q, B, N, D) piece: half a megabyte in fp32, so that a piece stays in a core's cache.
 PIECE_ELEMENTS = 1 << 17
+# Elements of one step on a CPU; larger batches go through in parts, so that the scratch memory of a
+# few steps still fits into the processor's cache.
+STEP_ELEMENTS = 1 << 18
 
 
 class _CheckpointedScan(torch.autograd.Function):
@@ -106,7 +109,12 @@ def checkpointed_scan(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor
 ) -> tuple[Tensor, Tensor]:
     """`reference_scan` with recomputation: same values, a fraction of the memory."""
-    return _CheckpointedScan.apply(x, dt, A, B, C, h0)
+    rows = max(1, STEP_ELEMENTS // A.numel())
+    if x.device.type != "cpu" or len(x) <= rows:
+        return _CheckpointedScan.apply(x, dt, A, B, C, h0)
+    parts = zip(*(t.split(rows) for t in (x, dt, B, C, h0)), strict=True)
+    done = [_CheckpointedScan.apply(x, dt, A, B, C, h0) for x, dt, B, C, h0 in parts]
+    return torch.cat([y for y, _ in done]), torch.cat([h for _, h in done])
 
 
 class _GatedScan(torch.autograd.Function):
