@@ -1,56 +1,53 @@
-"""`python -m model describe`: parameters per part of a model."""
+"""`python -m model describe`: what models consist of and cost. `python -m model benchmark`: live
+prediction and whole sessions."""
 
 import argparse
-import json
 import sys
 
-from runtime import InputError
+from model.describe import PAPER_DIMS, describe, print_all
+from runtime.device import limit_threads
 from runtime.job import add_job_arguments, run_job
-
-PAPER_DIMS = "egemaps=88,wav2vec2=1024,clip_face=512,flow=714,flow_magnitude=139"
-
-
-def describe(settings_json: str, dims_text: str) -> str:
-    """Table of parameters per part. dims_text: "feature=dimension,..."; settings as JSON text."""
-    from model.config import parse
-    from model.registry import build, count_parameters
-
-    try:
-        settings = parse(json.loads(settings_json))
-        dims = {name: int(n) for name, n in (item.split("=") for item in dims_text.split(","))}
-    except ValueError as e:
-        raise InputError(
-            f"settings or dims are not readable ({e})", "see python -m model describe --help"
-        ) from e
-    missing = [name for name in settings.features if name not in dims]
-    if missing:
-        raise InputError(f"--dims names no {missing[0]}", f"add {missing[0]}=DIMENSION to --dims")
-    counts = count_parameters(build(settings, dims))
-    total = counts.pop("total")
-    lines = [f"{settings.name}, inputs {dims_text}"]
-    lines += [f"  {part:24s}{n:>12,d}  {100 * n / total:5.1f} %" for part, n in counts.items()]
-    return "\n".join([*lines, f"  {'total':24s}{total:>12,d}"])
 
 
 def build_parser() -> argparse.ArgumentParser:
+    from model import benchmark
+
     parser = argparse.ArgumentParser(prog="python -m model", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("describe", help="print the learned parameters per part")
+    command = commands.add_parser(
+        "describe",
+        help="parameters per part, FLOPs and training memory of every model and preset, or the "
+        "parameters of one run",
+    )
     command.add_argument(
-        "--settings",
-        default='{"preset": "paper"}',
-        metavar="JSON",
-        help="a run's settings (default: the paper preset)",
+        "--settings", metavar="JSON", help="one run's settings (default: every model and preset)"
     )
     command.add_argument(
         "--dims", default=PAPER_DIMS, help=f"input dimensions (default: {PAPER_DIMS})"
     )
     add_job_arguments(command)
+    command = commands.add_parser("benchmark", help="time of live prediction and whole sessions")
+    benchmark.add_arguments(command)
     return parser
 
 
+def run(args: argparse.Namespace) -> None:
+    """One of the commands."""
+    if args.command == "benchmark":
+        from model import benchmark
+
+        benchmark.run(args)
+    elif args.settings is not None:
+        print(describe(args.settings, args.dims))
+    else:
+        import torch  # noqa: F401  so that its threads are limited too
+
+        limit_threads(args.threads)
+        print_all(args.dims)
+
+
 def main(argv: list[str] | None = None) -> int:
-    return run_job("model", build_parser(), lambda a: print(describe(a.settings, a.dims)), argv)
+    return run_job("model", build_parser(), run, argv)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from model.__main__ import describe
 from model.batch import Batch
 from model.config import parse, resolve
+from model.describe import describe
 from model.layers.attention import ChunkAttention, CrossAttention
 from model.layers.hybrid import HybridBlock
 from model.layers.inputs import Normalise
