@@ -29,7 +29,7 @@ def results(backend: str, tensors: dict[str, Tensor], reverse=False) -> dict[str
     """y, the last state and the gradient of every input, under a fixed weighting of both outputs."""
     leaves = {name: t.clone().requires_grad_() for name, t in tensors.items()}
     y, state = selective_scan(**leaves, reverse=reverse, return_state=True, backend=backend)
-    weight = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view_as(y).to(y.dtype)
+    weight = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view_as(y).to(y)
     ((y * weight).sum() + (state**2).sum()).backward()
     out = {"y": y.detach(), "state": state.detach()}
     return out | {f"d{name}": t.grad for name, t in leaves.items()}

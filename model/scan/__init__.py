@@ -17,6 +17,7 @@ Engines
     reference   plain loop under autograd, any dtype: the oracle of the tests
     torch       exact `torch.autograd.Function` with little memory, any device
     native      compiled CPU kernels, forward and backward (numba; no compiler needed)
+    triton      fused GPU kernels, forward and backward, of our own
     mamba_ssm   the CUDA scan of the package mamba_ssm, where it is built and the call fits
     auto        the default: the fastest that fits the call; logged once per choice
 """
@@ -27,14 +28,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.scan import compiled_cuda, native
+from model.scan import compiled_cuda, native, triton_engine
 from model.scan.checkpointed import checkpointed_gated, checkpointed_scan
 from model.scan.reference import reference_gated, reference_scan
 from runtime import get_logger
 
 log = get_logger("scan")
 
-BACKENDS = ("reference", "torch", "native", "mamba_ssm")
+BACKENDS = ("reference", "torch", "native", "triton", "mamba_ssm")
 GATED_BACKENDS = ("reference", "torch", "native")
 _logged: set[tuple[str, str, torch.dtype]] = set()
 
@@ -177,6 +178,7 @@ _ENGINES: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "reference": _outside(reference_scan),
     "torch": _outside(checkpointed_scan),
     "native": native.native_scan,
+    "triton": triton_engine.triton_scan,
     "mamba_ssm": compiled_cuda.cuda_scan,
 }
 _GATED: dict[str, Callable[..., Tensor]] = {
@@ -192,6 +194,8 @@ def _choose(x: Tensor, A: Tensor, h0: Tensor | None, return_state: bool) -> str:
         engine = "native" if native.available() else "torch"
     elif compiled_cuda.fits(x, A, h0, return_state):
         engine = "mamba_ssm"
+    elif triton_engine.fits(x, A):
+        engine = "triton"
     else:
         engine = "torch"
     return _announce(engine, "selective scan", x)
