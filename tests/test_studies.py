@@ -6,7 +6,10 @@ import pytest
 import yaml
 from test_reruns import PEOPLE, row
 
+from model import efficiency
+from model.configs import architecture
 from workflow.config import ROOT, load_config, merge
+from workflow.fingerprint import code_hash
 from workflow.study import Study
 
 RANDOM = {"random": 0, "directory": None, "repository": None, "revision": None}
@@ -197,6 +200,18 @@ def test_inference_goes_over_ways_on_the_same_weights(study):
         (causal, "carry", "centre"),
     }
     assert study.runs[causal].settings["model"]["causal"] is True
+
+
+def test_efficiency_has_the_sizes_of_the_question(study):
+    sizes = study.config["efficiency"]
+    assert sizes["lengths"] == [64, 96, 128, 192, 512, 1024, 2048]
+    assert sizes["persons"] == [2, 4, 6, 8, 12]
+    assert sizes["models"] == ["da_mamba", "dat"]
+    text = study.efficiency_fingerprint()
+    for name in sizes["models"]:
+        assert f"architecture.{name}={code_hash(architecture(name))}" in text
+    known = {action.dest for action in efficiency.build_parser()._actions}
+    assert set(sizes) <= known
 
 
 def test_nothing_in_the_rules_names_a_table_or_a_run():

@@ -32,6 +32,9 @@ def summary(study, tables: Iterable[str]) -> str:
         parts.append(f"not built: no table names {', '.join(study.unused_runs)}")
     parts.append(f"curves   {study.results}/curves/<run>/*.png")
     parts.append(f"quality  {study.results}/qc/qc.tsv")
+    measured = Path(study.results) / "tables" / "efficiency" / "efficiency.md"
+    if measured.exists():
+        parts.append(f"cost     {measured}")
     report = Path(study.results) / "report.zip"
     how = "" if report.exists() else f"   (make it: snakemake --report {report})"
     parts.append(f"report   {report}{how}")

@@ -341,6 +341,14 @@ class Study:
         settings["architecture"] = code_hash(architecture(settings["model"]["name"]))
         return fingerprint("model.train", settings)
 
+    def efficiency_fingerprint(self) -> str:
+        """Sizes that are measured, and the code of the measurement and of each network."""
+        from model.configs import architecture
+
+        settings = dict(self.config["efficiency"])
+        code = {name: code_hash(architecture(name)) for name in settings["models"]}
+        return fingerprint("model.efficiency", settings | {"architecture": code})
+
     def score_settings(self) -> dict:
         """Labels may outlast the predictions by what the media check lets through."""
         return {"max_beyond_s": self.config["media"]["length_tolerance_s"]}

@@ -14,7 +14,7 @@ OUT_DIR = {
     "evaluation.tables": (
         "ccc.csv", "ccc.md", "ccc.tex", "ccc.json", "sessions.csv", "metrics.csv",
     ),
-    "model.efficiency": ("efficiency.csv", "efficiency.md", "efficiency.png"),
+    "model.efficiency": tuple(f"efficiency.{kind}" for kind in ("csv", "md", "tex", "png", "json")),
 }  # fmt: skip
 
 

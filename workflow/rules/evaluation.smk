@@ -151,3 +151,37 @@ rule similarity:
     shell:
         "python -m model.similarity --checkpoint {input.checkpoint:q} {params.options}"
         " --out {output.picture:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
+
+
+rule efficiency:
+    output:
+        report(
+            "<results>/tables/efficiency/efficiency.md",
+            caption="../report/efficiency.rst",
+            category="Efficiency",
+        ),
+        report(
+            "<results>/tables/efficiency/efficiency.png",
+            caption="../report/efficiency.rst",
+            category="Efficiency",
+        ),
+        table="<results>/tables/efficiency/efficiency.csv",
+        tex="<results>/tables/efficiency/efficiency.tex",
+        sidecar="<results>/tables/efficiency/efficiency.json",
+    log:
+        "<logs>/efficiency/efficiency.log",
+    conda:
+        "../../envs/torch.yaml"
+    # All cores there are: nothing else may run while times are taken.
+    threads: 1000
+    resources:
+        gpu=GPU,
+    params:
+        fingerprint=lambda w: study.efficiency_fingerprint(),
+        folder=subpath(output.table, parent=True),
+        options=options(study.config["efficiency"]),
+    message:
+        "measuring memory and time of windows"
+    shell:
+        "python -m model.efficiency {params.options} --out-dir {params.folder:q}"
+        " --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
