@@ -7,7 +7,8 @@ python -m alignment.qc summary --inputs Q1.json Q2.json ... --out qc.tsv
 Terms: `coverage` is the share of valid ticks among the ticks within the participant's recording;
 `face_rate` the share of video frames with a face; `clipped` the share of samples of the 16 kHz
 mono signal at or above 0.99 of full scale; `silent` the share of 50 ms pieces below -60 dB;
-`length_spread_s` the largest difference between the ends of video, audio and labels.
+`length_spread_s` the largest difference between the ends of video, audio, precomputed streams and
+labels. Who comes without video or audio has no `face_rate`, `clipped`, `silent`: empty cells.
 """
 
 import argparse
@@ -64,6 +65,8 @@ def ends(probe: dict, labels: tuple[int, float] | None) -> dict[str, float]:
         found["video"] = video["first_s"] + video["duration_s"]
     if audio:
         found["audio"] = audio["start_s"] + audio["duration_s"]
+    if probe.get("streams"):
+        found["streams"] = max(s["duration_s"] for s in probe["streams"].values())
     if labels:
         found["labels"] = labels[0] / labels[1]
     return {name: round(float(end), 3) for name, end in found.items()}
@@ -131,7 +134,7 @@ def session_quality(
                 raise InputError(f"{path} does not fit its session's clock", remake(path))
             record["features"][name] = quality
             timeline[f"{role} {name}"] = valid
-        if any(name in VISUAL for name in features):
+        if probe.get("video") and any(name in VISUAL for name in features):
             record["faces"] = face_rate(spec.faces(results, role))
         labels = None
         if role in label_roles:

@@ -1,6 +1,6 @@
 """Sessions sheets on the command line.
 
-python -m corpora init noxi ROOT > sessions.tsv
+python -m corpora init noxi ROOT > sessions.tsv        (also noxi-j, pinsoro)
 python -m corpora init mpiigi ROOT --no-header >> sessions.tsv
 python -m corpora init folder ROOT --dataset mine --split test > sessions.tsv
 python -m corpora check sessions.tsv --media-root ROOT
@@ -10,18 +10,21 @@ python -m corpora doctor noxi ROOT
 import argparse
 import sys
 
-from corpora import folder, mpiigi, noxi
+from corpora import challenge, folder
 from corpora.doctor import examine, report
 from corpora.layout import log, summary
 from corpora.sheet import SPLITS, read_sheet, write_sheet
+from corpora.stream_files import longest
 from corpora.streams import CORPORA, find_people
 from media.probe import stated_length
 from runtime.job import run_job
 
 KINDS = {
-    "noxi": (noxi, "NoXi and NoXi-Add: {train,val,test-base,test-additional}/<session>/"),
-    "mpiigi": (mpiigi, "MPIIGroupInteraction: mpii/MultiMediate25/{val,test}/"),
-    "folder": (folder, "own recordings: ROOT/<session>/<role>.{mp4,mkv,avi,mov}"),
+    "noxi": "NoXi and NoXi-Add: {train,val,test-base,test-additional}/<session>/",
+    "noxi-j": "NoXi-J: {train,val,test}/<session>/",
+    "mpiigi": "MPIIGroupInteraction: mpii/MultiMediate25/{val,test}/, or flat as in 2024",
+    "pinsoro": "PInSoRo: {train,val,test}-{cc,cr}/<session>/",
+    "folder": "own recordings: ROOT/<session>/<role>.{mp4,mkv,avi,mov}",
 }
 
 
@@ -32,8 +35,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.set_defaults(log=None)
     commands = parser.add_subparsers(dest="command", required=True)
     init = commands.add_parser("init", help="print the sheet of a folder of recordings")
-    kinds = init.add_subparsers(dest="kind", required=True, metavar="{noxi,mpiigi,folder}")
-    for name, (_, text) in KINDS.items():
+    kinds = init.add_subparsers(dest="kind", required=True, metavar=f"{{{','.join(KINDS)}}}")
+    for name, text in KINDS.items():
         kind = kinds.add_parser(name, help=text, description=f"Print the sessions sheet of {text}")
         kind.add_argument("root", metavar="ROOT", help="folder of the recordings")
         kind.add_argument(
@@ -73,8 +76,12 @@ def run(args: argparse.Namespace) -> None:
     if args.command == "check":
         rows = read_sheet(args.sheet, args.media_root)
         print("\n".join(summary(rows)))
-        seconds = sum(stated_length(p.video) for p in rows if not p.exclude)
+        people = [p for p in rows if not p.exclude]
+        seconds = sum(stated_length(p.video) for p in people if p.video)
         print(f"{seconds / 3600:.2f} hours of video")
+        if any(p.streams for p in people):
+            seconds = sum(longest(p.streams) for p in people if p.streams)
+            print(f"{seconds / 3600:.2f} hours of streams")
         return
     if args.command == "doctor":
         people = find_people(args.root, args.corpus)
@@ -82,10 +89,11 @@ def run(args: argparse.Namespace) -> None:
         sys.stdout.write(report(findings))
         log.info("%d participants, %d findings", len(people), len(findings))
         return
-    options = {"split": args.split} if args.kind == "folder" else {}
-    if args.dataset:
-        options["dataset"] = args.dataset
-    rows = KINDS[args.kind][0].find(args.root, args.relative_to, args.labels, **options)
+    places = (args.root, args.relative_to, args.labels, args.dataset)
+    if args.kind == "folder":
+        rows = folder.find(*places, split=args.split)
+    else:
+        rows = challenge.find(*places, corpus=args.kind)
     for line in summary(rows):
         log.info("%s", line)
     sys.stdout.write(write_sheet(rows, header=not args.no_header))

@@ -15,19 +15,19 @@ from statistics import median
 import numpy as np
 
 from corpora.label_csv import read_lines
+from corpora.stream_files import rows_stated
 from corpora.streams import Person
 from runtime import InputError, progress
 from ssi.rate import (
     ABSURD,
+    LENGTH_TOLERANCE_S,
     USUAL_RATE_TOLERANCE,
     USUAL_RATES_HZ,
-    infer_rate,
-    reference_duration,
+    sound_length,
+    true_rates,
 )
 from ssi.stream import Stream, open_stream
 
-# Lengths of one person's streams differ by a few frames; more than this is another recording.
-LENGTH_TOLERANCE_S = 2.5
 VALUE_ROWS = 2000
 OPENFACE_DIM = 714
 LEAKING = 3  # frame counter, constant, time stamp
@@ -101,12 +101,10 @@ def _finding(person: Person, feature: str, defect: str, detail: str) -> Finding:
 
 
 def _of_person(person: Person, streams: dict[str, Stream]) -> Iterator[tuple[str, str, str]]:
-    declared = {f: _declared_rows(s) for f, s in streams.items()}
-    lengths = {f: declared[f] / s.header.rate_hz for f, s in streams.items() if declared[f]}
-    rates = {}
+    declared = {f: rows_stated(s) for f, s in streams.items()}
+    rates = true_rates({f: (declared[f], s.header.rate_hz) for f, s in streams.items()})
     for feature, stream in streams.items():
-        reference = reference_duration(lengths, feature)
-        rate = rates[feature] = infer_rate(declared[feature], stream.header.rate_hz, reference)
+        rate = rates[feature]
         if rate != stream.header.rate_hz:
             yield (
                 feature,
@@ -119,12 +117,9 @@ def _of_person(person: Person, streams: dict[str, Stream]) -> Iterator[tuple[str
         yield from _values(feature, stream)
     true_lengths = {f: declared[f] / rates[f] for f in streams if declared[f]}
     for feature, seconds in true_lengths.items():
-        reference = reference_duration(true_lengths, feature)
-        visual = not feature.startswith("audio.")
-        if visual and person.audio and reference is not None:
-            sound = [s for f, s in true_lengths.items() if f.startswith("audio.")]
-            if sound and abs(seconds - median(sound)) > LENGTH_TOLERANCE_S:
-                yield feature, "shifted", f"{seconds:.2f} s, sound {median(sound):.2f} s"
+        sound = sound_length(true_lengths, feature)
+        if sound is not None and abs(seconds - sound) > LENGTH_TOLERANCE_S:
+            yield feature, "shifted", f"{seconds:.2f} s, sound {sound:.2f} s"
     if streams and not person.audio:
         yield "", "empty_seat", "visual streams but no audio"
     elif person.split != "test" and person.labels is None:
@@ -135,10 +130,6 @@ def _of_person(person: Person, streams: dict[str, Stream]) -> Iterator[tuple[str
         seconds = median(true_lengths.values())
         if abs(lines / rate - seconds) > LENGTH_TOLERANCE_S:
             yield "", "label_length", f"{lines} lines, streams last {seconds:.2f} s"
-
-
-def _declared_rows(stream: Stream) -> int:
-    return stream.header.declared_rows or len(stream.values)
 
 
 def _body(feature: str, stream: Stream) -> Iterator[tuple[str, str, str]]:

@@ -70,16 +70,16 @@ def participant(
     split: str,
     session: str,
     role: str,
-    video: Path,
+    video: Path | None,
     audio: Path | None,
     labels: Path | None,
     base: Path,
     **facts,
 ) -> Participant:
-    """Row of a person with a video. Without a sound file the video's own sound is meant; without
+    """Row of a person. Without a sound file the video's own sound is meant; without
     that either, the row is excluded (an empty seat: picture of a chair, nobody to hear)."""
     excluded = {}
-    if audio is None and not _may_sound(video):
+    if video is not None and audio is None and not _may_sound(video):
         excluded = {"exclude": True, "exclude_reason": NO_SOUND}
         log.warning("%s/%s %s has no audio: excluded", dataset, session, role)
     return Participant(

@@ -9,6 +9,7 @@ chair without sound (a row that is excluded, so that the sheet shows it).
 """
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from corpora import metadata
@@ -34,7 +35,8 @@ def _media(base: Path, split: str) -> Path | None:
     return child(part, f"originalAudioVideo-{split}") if part is not None else None
 
 
-def _annotations(base: Path | None, split: str) -> Path | None:
+def annotations(base: Path | None, split: str) -> Path | None:
+    """Folder of a split's label files below `find_base`; None when it is not there."""
     part = child(base, split) if base is not None else None
     return child(part, f"engagement-annotations-{split}") if part is not None else None
 
@@ -49,7 +51,7 @@ def find_base(root: Path) -> Path | None:
         if place is not None:
             candidates.append(place)
     for base in candidates:
-        if any(_media(base, s) or _annotations(base, s) for s in SPLITS):
+        if any(_media(base, s) or annotations(base, s) for s in SPLITS):
             return base
     return None
 
@@ -58,20 +60,17 @@ def find(
     root: str | os.PathLike,
     base: str | os.PathLike | None = None,
     labels: str | os.PathLike | None = None,
-    dataset: str = "mpiigi",
+    dataset: str | None = None,
+    streamed: Collection[tuple[str, str, str]] = (),
 ) -> list[Participant]:
-    """Rows of an MPIIGI tree, paths relative to `base` (default: `root`).
+    """Rows of the media of an MPIIGI tree, paths relative to `base` (default: `root`).
 
     labels : a second tree of the same layout whose label files are used where `root` has none.
-        Raises InputError when nothing is found.
+    streamed : (dataset, session, role) of people who may come without a video, because they have
+        streams. Raises InputError for a root that is no folder; [] where nothing is found.
     """
     root = folder(root)
     top = find_base(root)
-    if top is None:
-        raise InputError(
-            f"{root} holds no <split>/originalAudioVideo-<split>",
-            "give the folder MultiMediate25 or the one above `mpii`",
-        )
     other = find_base(folder(labels)) if labels is not None else None
     if labels is not None and other is None:
         raise InputError(
@@ -80,20 +79,23 @@ def find(
         )
     base = root if base is None else Path(base)
     rows = []
-    for split in SPLITS:
+    for split in SPLITS if top is not None else ():
         media = _media(top, split)
-        trees = [t for t in (_annotations(top, split), _annotations(other, split)) if t is not None]
+        trees = [t for t in (annotations(top, split), annotations(other, split)) if t is not None]
         for session in subfolders(media) if media is not None else []:
             places = [session, *(t / session.name for t in trees)]
-            rows += _session(session, places, dataset, split, base)
-    if not rows:
-        raise InputError(
-            f"{top} holds no <session>/subjectPosN.mp4", "check that the recordings were unpacked"
-        )
+            rows += _session(session, places, dataset or "mpiigi", split, base, streamed)
     return rows
 
 
-def _session(session: Path, places: list[Path], dataset: str, split: str, base: Path):
+def _session(
+    session: Path,
+    places: list[Path],
+    dataset: str,
+    split: str,
+    base: Path,
+    streamed: Collection[tuple[str, str, str]],
+) -> list[Participant]:
     names = [p.name for p in sorted(session.iterdir()) if p.is_file()]
     suffixes = VIDEO_SUFFIXES + AUDIO_SUFFIXES
     roles = dict.fromkeys(n.split(".")[0] for n in names if n.lower().endswith(suffixes))
@@ -102,7 +104,7 @@ def _session(session: Path, places: list[Path], dataset: str, split: str, base: 
         if role == SCENE or not role:
             continue
         video = one_file(session, role, VIDEO_SUFFIXES)
-        if video is None:
+        if video is None and (dataset, session.name, role) not in streamed:
             log.warning("%s/%s %s has no video: no row", dataset, session.name, role)
             continue
         found = (one_file(place, f"{role}.", (LABELS,)) for place in places)

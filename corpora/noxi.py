@@ -6,41 +6,28 @@
                                                     <role>.age|gender.annotation.csv
                                                     language.annotation.csv
 
-at the root or in a folder ``noxi`` below it. ``test-base`` (or ``test``) is the test split of
-`dataset`; ``test-additional`` that of `dataset`-add.
+at the root or in a folder ``noxi`` below it (NoXi-J: ``noxi-j``; PInSoRo: ``pinsoro``, with the
+splits ``train-cc`` ... ``test-cr`` and ``task_engagement`` labels). ``test-base`` (or ``test``) is the
+test split of `dataset`; ``test-additional`` that of `dataset`-add.
 """
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from corpora import metadata
-from corpora.layout import (
-    LABELS,
-    child,
-    folder,
-    log,
-    one_file,
-    participant,
-    subfolders,
-)
+from corpora.layout import child, folder, log, one_file, participant, subfolders
 from corpora.sheet import Participant
+from corpora.stream_files import SUFFIX
+from corpora.streams import BELOW, SCENE_ROLES, label_names, splits_of
 from media.container import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from runtime import InputError
 
-# folder -> (suffix of the dataset's name, split)
-SPLITS = {
-    "train": ("", "train"),
-    "val": ("", "val"),
-    "test": ("", "test"),
-    "test-base": ("", "test"),
-    "test-additional": ("-add", "test"),
-}
 
-
-def find_base(root: Path) -> Path | None:
-    """The folder that holds the split folders: the root, or ``noxi`` below it."""
-    for base in (root, child(root, "noxi"), child(root, "noxi-j")):
-        if base is not None and any(child(base, name) for name in SPLITS):
+def find_base(root: Path, corpus: str = "noxi") -> Path | None:
+    """The folder that holds the split folders: the root, or the corpus's own below it."""
+    for base in (root, *(child(root, name) for name in BELOW[corpus])):
+        if base is not None and any(child(base, name) for name in splits_of(corpus)):
             return base
     return None
 
@@ -49,54 +36,65 @@ def find(
     root: str | os.PathLike,
     base: str | os.PathLike | None = None,
     labels: str | os.PathLike | None = None,
-    dataset: str = "noxi",
+    dataset: str | None = None,
+    corpus: str = "noxi",
+    streamed: Collection[tuple[str, str, str]] = (),
 ) -> list[Participant]:
-    """Rows of a NoXi tree, paths relative to `base` (default: `root`).
+    """Rows of the media of a NoXi-like tree, paths relative to `base` (default: `root`).
 
     labels : a second tree of the same layout whose label files are used where `root` has none
-        (the truth of test sessions). Raises InputError when nothing is found.
+        (the truth of test sessions). corpus : noxi, noxi-j or pinsoro; dataset : its name in the
+        sheet. streamed : (dataset, session, role) of people who may come without a video, because
+        they have streams. Raises InputError for a root that is no folder; [] where nothing is found.
     """
     root = folder(root)
-    top = find_base(root)
-    if top is None:
-        raise InputError(
-            f"{root} holds none of the folders {', '.join(SPLITS)}",
-            "give the folder that holds train/, val/ ..., or the one above `noxi`",
-        )
-    other = find_base(folder(labels)) if labels is not None else None
+    top = find_base(root, corpus)
+    splits = splits_of(corpus)
+    other = find_base(folder(labels), corpus) if labels is not None else None
     if labels is not None and other is None:
         raise InputError(
-            f"{labels} holds none of the folders {', '.join(SPLITS)}",
+            f"{labels} holds none of the folders {', '.join(splits)}",
             "give the root of a tree that mirrors the recordings",
         )
     base = root if base is None else Path(base)
     rows = []
-    for name, (suffix, split) in SPLITS.items():
+    for name, (suffix, split) in splits.items() if top is not None else ():
         part = child(top, name)
         truth = child(other, name) if other is not None else None
         for session in subfolders(part) if part is not None else []:
-            rows += _session(session, truth, dataset + suffix, split, base)
-    if not rows:
-        raise InputError(
-            f"{top} holds no <session>/<role>.video.mp4", "check that the recordings were unpacked"
-        )
+            place = (dataset or corpus) + suffix
+            rows += _session(session, truth, place, split, base, corpus, streamed)
     return rows
 
 
-def _session(session: Path, truth: Path | None, dataset: str, split: str, base: Path):
+def _session(
+    session: Path,
+    truth: Path | None,
+    dataset: str,
+    split: str,
+    base: Path,
+    corpus: str,
+    streamed: Collection[tuple[str, str, str]],
+) -> list[Participant]:
     names = [p.name for p in sorted(session.iterdir()) if p.is_file()]
-    marks = (".video.", ".audio.", f".{LABELS}")
-    roles = dict.fromkeys(n.split(".")[0] for n in names if any(m in n for m in marks))
+    label_suffixes = label_names(corpus)
+    marks = (".video.", ".audio.", *(f".{name}" for name in label_suffixes))
+    roles = dict.fromkeys(
+        n.split(".")[0]
+        for n in names
+        if any(m in n for m in marks) and not n.endswith((SUFFIX, f"{SUFFIX}~"))
+    )
     language = metadata.language(session)
     rows = []
     for role in roles:
+        if role in SCENE_ROLES:
+            continue
         video = one_file(session, f"{role}.video", VIDEO_SUFFIXES)
-        if video is None:
+        if video is None and (dataset, session.name, role) not in streamed:
             log.warning("%s/%s %s has no video: no row", dataset, session.name, role)
             continue
-        label = one_file(session, f"{role}.", (LABELS,))
-        if label is None and truth is not None:
-            label = one_file(truth / session.name, f"{role}.", (LABELS,))
+        places = [session, *([truth / session.name] if truth is not None else [])]
+        found = (one_file(p, f"{role}.", (name,)) for p in places for name in label_suffixes)
         rows.append(
             participant(
                 dataset,
@@ -105,7 +103,7 @@ def _session(session: Path, truth: Path | None, dataset: str, split: str, base: 
                 role,
                 video,
                 one_file(session, f"{role}.audio", AUDIO_SUFFIXES),
-                label,
+                next((label for label in found if label is not None), None),
                 base,
                 language=language,
                 gender=metadata.gender(session, role),

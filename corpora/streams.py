@@ -19,9 +19,9 @@ from pathlib import Path
 
 from corpora.layout import LABELS, child, folder, subfolders
 from corpora.official import official_split
+from corpora.stream_files import SUFFIX, feature_name
 from runtime import InputError
 
-SUFFIX = ".stream"
 SCENE_ROLES = ("s", "env")
 CORPORA = ("noxi", "noxi-j", "mpiigi", "pinsoro")
 # Folder of a split -> (what the dataset's name gets, split).
@@ -73,38 +73,36 @@ class Person:
         return [f for f in self.streams if f.startswith("audio.")]
 
 
-def feature_name(infix: str) -> str:
-    """Name of a feature whatever the year: `video.clip` and `clip` are `clip`."""
-    return infix.removeprefix("video.")
+def splits_of(corpus: str) -> dict[str, tuple[str, str]]:
+    """Folder of a split -> (what the dataset's name gets, split); not for mpiigi."""
+    return PINSORO_SPLITS if corpus == "pinsoro" else NOXI_SPLITS
 
 
-def stream_path(prefix: str | os.PathLike, name: str) -> Path | None:
-    """The header of a person's stream, under this year's name or that of 2024; None without one.
-
-    prefix : `<folder>/<role>`, the sheet's column `streams`; name : for example audio.egemapsv2.
-    """
-    for infix in (feature_name(name), f"video.{feature_name(name)}"):
-        path = Path(f"{os.fspath(prefix)}.{infix}{SUFFIX}")
-        if path.is_file():
-            return path
-    return None
+def label_names(corpus: str) -> tuple[str, ...]:
+    """What a label file is called after the role, the first that is there counts."""
+    return LABEL_NAMES.get(corpus, (LABELS,))
 
 
 def find_people(root: str | os.PathLike, corpus: str) -> list[Person]:
     """Every participant with a stream, sorted; scene views left out.
 
-    Raises InputError when the tree holds none of the corpus's folders, or two files of one feature.
+    Raises InputError when the tree holds none, or two files of one feature.
     """
-    if corpus not in CORPORA:
-        raise ValueError(f"{corpus!r} is none of {', '.join(CORPORA)}")
-    places = list(_sessions(folder(root), corpus))
-    people = [p for place in places for p in _people(*place, corpus)]
+    people = people_below(root, corpus)
     if not people:
         raise InputError(
             f"{root} holds no <session>/<role>.<feature>.stream in the layout of {corpus}",
             "give the folder that holds the splits (train, val ...) or the one above it",
         )
     return people
+
+
+def people_below(root: str | os.PathLike, corpus: str) -> list[Person]:
+    """As `find_people`, but [] for a tree without streams."""
+    if corpus not in CORPORA:
+        raise ValueError(f"{corpus!r} is none of {', '.join(CORPORA)}")
+    places = list(_sessions(folder(root), corpus))
+    return [p for place in places for p in _people(*place, corpus)]
 
 
 def _bases(root: Path, corpus: str) -> Iterator[Path]:
@@ -117,7 +115,7 @@ def _bases(root: Path, corpus: str) -> Iterator[Path]:
 
 def _sessions(root: Path, corpus: str) -> Iterator[tuple[Path, Path | None, str, str]]:
     """(folder of a session's streams, folder of its labels, dataset, split)."""
-    splits = PINSORO_SPLITS if corpus == "pinsoro" else NOXI_SPLITS
+    splits = splits_of(corpus)
     for base in _bases(root, corpus):
         if corpus == "mpiigi":
             yield from _mpiigi(base)
@@ -159,7 +157,7 @@ def _people(
                 f"{session} holds both {other.name} and {path.name}",
                 "keep one of them: they are the same feature under the names of two years",
             )
-    names = LABEL_NAMES.get(corpus, (LABELS,))
+    names = label_names(corpus)
     people = []
     for role, found in sorted(streams.items()):
         places = [f / f"{role}.{name}" for f in (session, label_folder) if f for name in names]

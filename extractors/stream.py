@@ -1,9 +1,10 @@
 """`from: stream`: a precomputed SSI stream (challenge download, or another tool) as a feature.
 
 Row k describes the instant where its chunk starts + k / rate. The rate is the header's, unless the
-person's other streams (`references`) show it wrong (corpora.doctor.infer_rate). Rows that are not
+person's other streams (`references`) show it wrong (ssi.rate.infer_rate). Rows that are not
 finite or absurdly large are not valid. Nothing is interpolated: alignment does that for every
-feature alike.
+feature alike. A stream that lasts another time than the person's sound belongs to another
+recording (NoXi-J 148 to 150) and is refused.
 
 Single undetected values (`invalid_value`, OpenPose's -1) keep the last detected value of their
 column (the first ones the first detected); a row without any detected value is not valid. How many
@@ -16,10 +17,11 @@ import time
 
 import numpy as np
 
+from corpora.stream_files import SUFFIX, feature_name, rows_stated
 from runtime import InputError, get_logger, progress
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
-from ssi.rate import ABSURD, infer_rate, reference_duration
+from ssi.rate import ABSURD, LENGTH_TOLERANCE_S, sound_length, true_rates
 from ssi.stream import Stream, open_stream
 from store.features import FeatureAttributes, FeatureWriter
 from store.sidecar import write_sidecar
@@ -30,23 +32,34 @@ PIECE = 4096
 DOUBLED = ("refuse", "first", "second")
 
 
-def stream_rate(stream: Stream, references: dict[str, Stream]) -> float:
+def stream_rate(
+    stream: Stream, references: dict[str, Stream], max_difference_s: float = LENGTH_TOLERANCE_S
+) -> float:
     """Rows per second, the header's unless the other streams of the person contradict it.
 
-    references : name -> other streams of the person; names that begin with `audio.` weigh first.
+    references : name -> other streams of the person; those named `audio.` are the person's sound.
+    Raises InputError when the stream and the sound differ by more than `max_difference_s`.
     """
-    rows = stream.header.declared_rows or len(stream.values)
-    lengths = {
-        name: (s.header.declared_rows or len(s.values)) / s.header.rate_hz
-        for name, s in references.items()
-    }
-    reference = reference_duration(lengths, "") if lengths else None
-    rate = infer_rate(rows, stream.header.rate_hz, reference)
+    infix = stream.path.name.partition(".")[2].removesuffix(SUFFIX)
+    name = feature_name(infix)
+    everything = {**references, name: stream}
+    stated = {n: (rows_stated(s), s.header.rate_hz) for n, s in everything.items()}
+    rates = true_rates(stated)
+    rate = rates[name]
     if rate != stream.header.rate_hz:
         log.warning(
             "%s says %g Hz, the other streams say %g Hz: %g Hz is used",
             stream.path, stream.header.rate_hz, rate, rate,
         )  # fmt: skip
+    lengths = {n: rows / rates[n] for n, (rows, _) in stated.items() if rows}
+    sound = sound_length(lengths, name)
+    if sound is not None and name in lengths and abs(lengths[name] - sound) > max_difference_s:
+        raise InputError(
+            f"{stream.path} lasts {lengths[name]:.2f} s, the sound of the same person {sound:.2f} s:"
+            " it belongs to another recording",
+            "exclude the participant in the sheet (exclude: yes), or, if you know better, raise the"
+            " feature's max_length_difference (seconds)",
+        )
     return rate
 
 
@@ -94,13 +107,15 @@ def extract(
     invalid_value: float | None = None,
     max_abs: float = ABSURD,
     doubled: str = "refuse",
+    max_length_difference: float = LENGTH_TOLERANCE_S,
     dtype: str = "float32",
     fingerprint: str = "",
 ) -> dict[str, object]:
     """Write the feature file; returns counts (rows, valid, held, rate_hz, declared_rows).
 
-    Raises InputError for an unreadable stream, one without rows, a doubled body, or values that do
-    not fit into `dtype`.
+    Raises InputError for an unreadable stream, one without rows, a doubled body, one that lasts
+    more than `max_length_difference` s longer or shorter than the person's sound, or values that
+    do not fit into `dtype`.
     """
     stream = open_stream(stream_path)
     values = rows_of(stream, doubled)
@@ -109,7 +124,8 @@ def extract(
             f"{stream_path} leaves nothing: {len(values)} rows, {stream.header.dim - drop} columns",
             "get the stream again, or exclude the participant",
         )
-    rate = stream_rate(stream, {n: open_stream(p) for n, p in references.items()})
+    others = {name: open_stream(path) for name, path in references.items()}
+    rate = stream_rate(stream, others, max_length_difference)
     attributes = FeatureAttributes(
         feature=feature,
         native_rate_hz=rate,
@@ -187,6 +203,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--doubled", choices=DOUBLED, default="refuse", help="half of a body of twice the rows"
     )
     parser.add_argument(
+        "--max-length-difference",
+        type=float,
+        default=LENGTH_TOLERANCE_S,
+        metavar="SECONDS",
+        help="a stream and the person's sound may differ by this much (default 2.5)",
+    )
+    parser.add_argument(
         "--dtype", choices=("float32", "float16"), default="float32", help="of the stored values"
     )
     add_job_arguments(parser)
@@ -202,6 +225,7 @@ def main(argv: list[str] | None = None) -> int:
             "invalid_value": args.invalid_value,
             "max_abs": args.max_abs,
             "doubled": args.doubled,
+            "max_length_difference": args.max_length_difference,
             "dtype": args.dtype,
         }
         counts = extract(

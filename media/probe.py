@@ -1,10 +1,15 @@
 """What is in a recording: streams, lengths, rates; and whether a participant's files fit together.
 
 python -m media.probe --video V.mp4 --audio A.wav --dataset noxi --session 001 --role expert --out P.json
+python -m media.probe --streams train/001/expert --dataset noxi --session 001 --role expert --out P.json
 
 `probe` reads packet headers only (no decoding but of the first frame), so an hour takes seconds;
 the command line also decodes the sound once, for its exact length and to find silent tracks.
 The JSON holds no absolute path and no time of day: equal files give equal bytes.
+
+A participant may come without a video, with precomputed streams (`--streams`): `video` is null then,
+`audio` too where there is no sound file, no media are read, and the recording is as long as its
+longest stream at its true rate.
 """
 
 import argparse
@@ -16,6 +21,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from corpora import stream_files
 from corpora.label_csv import read_labels
 from media.audio import audio_blocks
 from media.complete import check_complete, check_streams, stated_duration, stated_end
@@ -220,8 +226,16 @@ def check_lengths(lengths: dict[str, tuple[object, float]], tolerance_s: float) 
                 )
 
 
+def stream_records(prefix: str | Path) -> dict[str, dict]:
+    """Rows, true rate (Hz) and length (s) of every precomputed stream of a participant."""
+    return {
+        name: {"rows": rows, "rate_hz": rate, "duration_s": round(rows / rate, 6)}
+        for name, (rows, rate) in stream_files.lengths(prefix).items()
+    }
+
+
 def participant_record(
-    video: str | Path,
+    video: str | Path | None,
     audio: str | Path | None,
     dataset: str,
     session: str,
@@ -233,14 +247,68 @@ def participant_record(
     offset: float = 0.0,
     length_tolerance_s: float = 2.0,
     min_duration_s: float = 4.0,
+    streams: str | Path | None = None,
 ) -> dict:
     """Look into one participant's files and check that they fit together.
 
     audio None: the sound of the video. Times in seconds of the recording; `duration_s` is the end
-    of the longer of video and audio. Raises InputError for anything unreadable, silent, too short,
-    or lengths that disagree by more than `length_tolerance_s`.
+    of the longer of video and audio; of a participant without video, of the longest of the
+    streams (`streams`: folder/role of precomputed ones) and the audio. Raises InputError for
+    anything unreadable, silent, too short, or lengths that disagree by more than
+    `length_tolerance_s`.
     """
-    audio = audio or video
+    if not video and not streams:
+        raise InputError(
+            f"{dataset}/{session} {role} has neither video nor streams",
+            "fill in the column `video` or `streams` of the sheet, or exclude the participant",
+        )
+    record: dict = {
+        "dataset": dataset,
+        "session": session,
+        "role": role,
+        "offset": float(offset),
+        "roi": roi or None,
+        "video": None,
+        "audio": None,
+    }
+    # kind -> (file, end in seconds of the recording)
+    lengths: dict[str, tuple[object, float]] = {}
+    if video:
+        info = _video_of(video, roi)
+        identity = file_identity(video)
+        record["video"] = identity | asdict(info)
+        lengths["video"] = (video, info.first_s + info.duration_s)
+    else:
+        record["streams"] = stream_records(streams)
+        ends = {name: r["duration_s"] for name, r in record["streams"].items()}
+        last = max(ends, key=ends.__getitem__)
+        lengths["streams"] = (f"{streams}.{last}{stream_files.SUFFIX}", ends[last])
+    sound = audio or video
+    if sound:
+        found = _audio_record(sound, audio_channel)
+        record["audio"] = (identity if sound == video else file_identity(sound)) | found
+        lengths["audio"] = (sound, found["start_s"] + found["duration_s"])
+    for kind, (file, end_s) in lengths.items():
+        if end_s < min_duration_s:
+            raise InputError(
+                f"{file}: the {kind} lasts {end_s:.2f} s, less than {min_duration_s:g} s",
+                "exclude the participant in the sheet (exclude: yes), or lower media.min_duration_s",
+            )
+    record["duration_s"] = round(max(end for _, end in lengths.values()), 6)
+    if labels:
+        values = read_labels(labels)
+        lengths["labels"] = (labels, len(values) / label_rate_hz)
+        record["labels"] = file_identity(labels) | {
+            "rate_hz": label_rate_hz,
+            "values": len(values),
+            "missing": int(np.isnan(values).sum()),
+        }
+    check_lengths(lengths, length_tolerance_s)
+    return record
+
+
+def _video_of(video: str | Path, roi: str) -> VideoInfo:
+    """The video stream of a file; InputError where there is none, or `roi` leaves the picture."""
     info = probe(video)
     if info.video is None:
         raise InputError(
@@ -254,38 +322,7 @@ def participant_record(
                 f"roi {roi} reaches beyond the picture of {video} ({info.video.width}x{info.video.height} upright)",
                 "correct the column `roi` in the sessions sheet",
             )
-    sound = _audio_record(audio, audio_channel)
-    lengths = {
-        "video": (video, info.video.first_s + info.video.duration_s),
-        "audio": (audio, sound["start_s"] + sound["duration_s"]),
-    }
-    for kind, (file, end_s) in lengths.items():
-        if end_s < min_duration_s:
-            raise InputError(
-                f"{file}: the {kind} lasts {end_s:.2f} s, less than {min_duration_s:g} s",
-                "exclude the participant in the sheet (exclude: yes), or lower media.min_duration_s",
-            )
-    video_identity = file_identity(video)
-    record = {
-        "dataset": dataset,
-        "session": session,
-        "role": role,
-        "offset": float(offset),
-        "roi": roi or None,
-        "duration_s": round(max(end for _, end in lengths.values()), 6),
-        "video": video_identity | asdict(info.video),
-        "audio": (video_identity if audio == video else file_identity(audio)) | sound,
-    }
-    if labels:
-        values = read_labels(labels)
-        lengths["labels"] = (labels, len(values) / label_rate_hz)
-        record["labels"] = file_identity(labels) | {
-            "rate_hz": label_rate_hz,
-            "values": len(values),
-            "missing": int(np.isnan(values).sum()),
-        }
-    check_lengths(lengths, length_tolerance_s)
-    return record
+    return info.video
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -294,7 +331,12 @@ def build_parser() -> argparse.ArgumentParser:
         description="Look into one participant's recording and check that its files fit together.",
     )
     add = parser.add_argument
-    add("--video", required=True, metavar="FILE", help="video file")
+    add("--video", metavar="FILE", help="video file")
+    add(
+        "--streams",
+        metavar="PREFIX",
+        help="folder/role of precomputed streams, for a participant without a video file",
+    )
     add("--audio", metavar="FILE", help="sound file (default: the sound of the video)")
     add("--labels", metavar="CSV", help="label file, to be compared with the media's length")
     add("--label-rate-hz", type=float, default=25.0, help="label lines per second (default 25)")
@@ -335,6 +377,7 @@ def _write(args: argparse.Namespace) -> None:
         args.offset,
         args.length_tolerance_s,
         args.min_duration_s,
+        args.streams,
     )
     text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False)
     write_text(args.out, text + "\n")

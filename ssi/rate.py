@@ -3,6 +3,9 @@
 from statistics import median
 
 ABSURD = 1e12  # eGeMAPS really reaches 1e6; fills of 3.7e19 do not describe a voice
+# Lengths of one person's streams differ by a few frames (NoXi-J: up to 60); more than this is
+# another recording.
+LENGTH_TOLERANCE_S = 2.5
 RATE_TOLERANCE = 0.05  # of the duration: beyond it a header's rate or a length is wrong
 USUAL_RATES_HZ = (25.0, 30.0, 50.0, 100.0)
 USUAL_RATE_TOLERANCE = 0.01
@@ -29,3 +32,21 @@ def reference_duration(lengths: dict[str, float], feature: str) -> float | None:
     audio = [s for name, s in others.items() if name.startswith("audio.")]
     durations = audio if len(audio) > 1 or feature.startswith("audio.") else list(others.values())
     return median(durations or others.values()) if others else None
+
+
+def true_rates(streams: dict[str, tuple[int, float]]) -> dict[str, float]:
+    """Rate of every stream of one person. streams: name -> (rows, rate that its header states)."""
+    lengths = {name: rows / rate for name, (rows, rate) in streams.items() if rows}
+    return {
+        name: infer_rate(rows, rate, reference_duration(lengths, name))
+        for name, (rows, rate) in streams.items()
+    }
+
+
+def sound_length(lengths: dict[str, float], feature: str) -> float | None:
+    """Median seconds of a person's audio streams other than `feature`; None without any.
+
+    lengths : name -> seconds at the true rate.
+    """
+    sound = [s for name, s in lengths.items() if name.startswith("audio.") and name != feature]
+    return median(sound) if sound else None

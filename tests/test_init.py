@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from media_files import tone, write_video, write_wav
+from stream_trees import EGEMAPS, W2VBERT, label, values
+from stream_trees import put as put_stream
 
-from corpora import folder, mpiigi, noxi
+from corpora import challenge, folder
 from corpora.__main__ import main
 from corpora.layout import NO_SOUND
 from corpora.sheet import read_sheet, write_sheet
@@ -60,7 +62,7 @@ def test_noxi(media, tmp_path, below):
     (first / "expert.age.annotation.csv").write_text("0;1200;27;1\n")
     (first / "novice.age.annotation.csv").write_bytes("0;1200;über;1\n".encode("latin-1"))
     (first / "expert.gaze.stream").touch()
-    rows = checked(noxi.find(root), root, tmp_path)
+    rows = checked(challenge.find(root), root, tmp_path)
     assert [(p.dataset, p.split, p.session, p.role, bool(p.labels)) for p in rows] == [
         ("noxi", "train", "001", "expert", True), ("noxi", "train", "001", "novice", True),
         ("noxi", "val", "007", "expert", True), ("noxi", "val", "007", "novice", True),
@@ -93,7 +95,7 @@ def test_sound_may_live_in_the_video_and_an_empty_seat_has_none(media, tmp_path)
     put(media, session / "expert.video.mp4", "sound.mp4")
     put(media, session / "novice.video.mp4", "mute.mp4")
     put(media, session / "ghost.audio.wav", "a.wav")
-    rows = checked(noxi.find(tmp_path / "corpus"), tmp_path / "corpus", tmp_path)
+    rows = checked(challenge.find(tmp_path / "corpus"), tmp_path / "corpus", tmp_path)
     assert [(p.role, p.audio, p.exclude, p.exclude_reason) for p in rows] == [
         ("expert", "", False, ""), ("novice", "", True, NO_SOUND),
     ]  # fmt: skip
@@ -117,7 +119,7 @@ def test_mpiigi_groups_seats_and_parallel_labels(media, tmp_path, above):
                 labels.mkdir(parents=True, exist_ok=True)
                 (labels / f"subjectPos{seat}.engagement.annotation.csv").write_text("0.5\n")
     put(media, top / "test" / "originalAudioVideo-test" / "001" / "s.mp4", "mute.mp4")
-    rows = checked(mpiigi.find(root), root, tmp_path)
+    rows = checked(challenge.find(root, corpus="mpiigi"), root, tmp_path)
     assert {p.dataset for p in rows} == {"mpiigi"}
     count = {}
     for p in rows:
@@ -185,6 +187,126 @@ def test_sheets_of_two_corpora_join_by_cat(media, tmp_path, capsys):
     path = tmp_path / "all" / "sessions.tsv"
     path.write_text(capsys.readouterr().out, encoding="utf-8")
     assert [p.dataset for p in read_sheet(path)] == ["noxi", "mpiigi"]
+
+
+def streams(place, role, *features, rows=120):
+    for feature in features:
+        put_stream(place, role, feature, values(rows, 3))
+
+
+@pytest.mark.parametrize("infix", ["clip", "video.clip"])
+def test_streams_alone_make_a_sheet(tmp_path, infix, capsys):
+    """Every layout of a download without media: splits, labels, seats, partners, facts."""
+    root = tmp_path / "all"
+    train = root / "NoXi/train/001"
+    for role in ("expert", "novice"):
+        streams(train, role, EGEMAPS, infix)
+        label(train, role, 120)
+        streams(root / "NoXi/test-additional/015", role, EGEMAPS, infix)
+    streams(train, "s", infix)  # a view of the scene
+    (train / "language.annotation.csv").write_text("0.0;1200.0;French;1.0\n")
+    (train / "expert.gender.annotation.csv").write_text("0;1200;2;1\n")
+    (train / "novice.age.annotation.csv").write_text("0;1200;31;1\n")
+    streams(root / "NoXi/val/001b", "expert", EGEMAPS)  # its expert has no label
+    assert main(["init", "noxi", str(root)]) == 0
+    out = capsys.readouterr()
+    (tmp_path / "s.tsv").write_text(out.out, encoding="utf-8")
+    rows = read_sheet(tmp_path / "s.tsv", root)
+    assert [(p.dataset, p.split, p.session, p.role, bool(p.labels)) for p in rows] == [
+        ("noxi", "train", "001", "expert", True), ("noxi", "train", "001", "novice", True),
+        ("noxi", "val", "001b", "expert", False),
+        ("noxi-add", "test", "015", "expert", False), ("noxi-add", "test", "015", "novice", False),
+    ]  # fmt: skip
+    assert {(p.video, p.audio, p.exclude) for p in rows} == {("", "", False)}
+    assert rows[0].streams == str(train / "expert")
+    facts = [(p.language, p.gender, p.age) for p in rows[:2]]
+    assert facts == [("French", "female", None), ("French", "", 31.0)]
+    assert "noxi/train: 1 of 38 official sessions, missing 003" in out.err
+    assert "noxi/001b lies in val, in no official split" in out.err
+    assert main(["check", str(tmp_path / "s.tsv"), "--media-root", str(root)]) == 0
+    assert "0.01 hours of streams" in capsys.readouterr().out  # 5 people, 4.8 s each
+
+
+def test_mpiigi_streams_in_trees_of_their_own(media, tmp_path):
+    """Media, streams and labels in parallel trees; seats that are empty in one of them."""
+    root = tmp_path / "corpus"
+    top = root / "mpii/MultiMediate25"
+    media_place = top / "val/originalAudioVideo-val/008"
+    put(media, media_place / "subjectPos1.mp4", "mute.mp4")
+    put(media, media_place / "subjectPos1.wav", "a.wav")
+    put(media, media_place / "subjectPos2.wav", "a.wav")  # sound, no video, but streams
+    place = top / "val/precomputed-features-val/008"
+    streams(place, "subjectPos1", EGEMAPS, "clip")
+    streams(place, "subjectPos2", EGEMAPS, "clip")
+    streams(place, "subjectPos3", "clip")  # an empty chair
+    streams(place, "subjectPos4", EGEMAPS, "clip")
+    streams(top / "test/precomputed-features-test/002", "s", "clip")
+    streams(top / "test/precomputed-features-test/002", "subjectPos1", EGEMAPS)
+    for seat in (1, 2):
+        label(top / "val/engagement-annotations-val/008", f"subjectPos{seat}", 120)
+    rows = checked(challenge.find(root, corpus="mpiigi"), root, tmp_path)
+    got = [
+        (p.split, p.role[-1], bool(p.video), bool(p.audio), bool(p.labels), bool(p.streams), p.exclude_reason)
+        for p in rows
+    ]  # fmt: skip
+    assert got == [
+        ("val", "1", True, True, True, True, ""),
+        ("val", "2", False, True, True, True, ""),
+        ("val", "3", False, False, False, True, NO_SOUND),
+        ("val", "4", False, False, False, True, ""),
+        ("test", "1", False, False, False, True, ""),
+    ]
+
+
+def test_the_flat_mpiigi_tree_of_2024(media, tmp_path):
+    for session in ("008", "001"):
+        streams(tmp_path / "MPIIGI" / session, "subjectPos1", EGEMAPS, "video.openpose")
+    label(tmp_path / "MPIIGI/008", "subjectPos1", 120)
+    put(media, tmp_path / "MPIIGI/008/subjectPos1.audio.wav", "a.wav")
+    rows = checked(challenge.find(tmp_path, corpus="mpiigi"), tmp_path, tmp_path)
+    assert [(p.split, p.session, bool(p.audio), bool(p.labels)) for p in rows] == [
+        ("val", "008", True, True), ("test", "001", False, False),
+    ]  # fmt: skip
+
+
+def test_noxi_j_and_pinsoro(media, tmp_path):
+    root = tmp_path / "all"
+    streams(root / "Noxi-J/test/127", "expert", EGEMAPS, W2VBERT, "clip")
+    streams(root / "NoXi/train/001", "expert", EGEMAPS)
+    rows = checked(challenge.find(root, corpus="noxi-j"), root, tmp_path)
+    assert [(p.dataset, p.split, p.session) for p in rows] == [("noxi-j", "test", "127")]
+    for kind, session in (("cc", "07"), ("cr", "09")):
+        place = root / f"Pinsoro/train-{kind}/{session}"
+        for role in ("purple", "yellow"):
+            streams(place, role, EGEMAPS, "clip")
+            label(place, role, 144, "task_engagement")
+            label(place, role, 144, "task_engagement.1")  # a second rater
+        streams(place, "env", "clip")
+    put(media, root / "Pinsoro/train-cc/07/purple.video.mp4", "mute.mp4")
+    rows = checked(challenge.find(root, corpus="pinsoro", dataset="play"), root, tmp_path)
+    assert [(p.dataset, p.session, p.role, p.labels.count("task_engagement.annotation")) for p in rows] == [
+        ("play-cc", "07", "purple", 1), ("play-cc", "07", "yellow", 1),
+        ("play-cr", "09", "purple", 1), ("play-cr", "09", "yellow", 0),
+    ]  # fmt: skip
+    # Heard in the streams: no empty seat, and the mute video is of no use.
+    assert (rows[0].video, rows[0].exclude) == ("", False)
+    rows = challenge.find(root, corpus="pinsoro")
+    assert [(p.dataset, p.role) for p in rows if not p.labels] == [("pinsoro-cr", "yellow")]
+
+
+def test_labels_of_a_second_tree_for_people_with_streams(tmp_path):
+    root, truth = tmp_path / "corpus", tmp_path / "truth"
+    streams(root / "noxi/test-base/002", "expert", EGEMAPS)
+    label(truth / "noxi/test-base/002", "expert", 120)
+    rows = checked(challenge.find(root, labels=truth), root, tmp_path)
+    assert os.path.samefile(
+        rows[0].labels, truth / "noxi/test-base/002/expert.engagement.annotation.csv"
+    )
+
+
+def test_without_any_sound_nobody_is_an_empty_seat(tmp_path):
+    streams(tmp_path / "val/007", "expert", "clip")
+    assert not challenge.find(tmp_path)[0].exclude
 
 
 @pytest.mark.realclips

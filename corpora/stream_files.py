@@ -1,0 +1,75 @@
+"""One person's stream files: `<folder>/<role>.<name>.stream`, under the names of every year.
+
+`video.clip` of 2024 and `clip` of 2025 are one feature: the infix `video.` is left out of names.
+"""
+
+import os
+from pathlib import Path
+
+from runtime import InputError
+from ssi.rate import true_rates
+from ssi.stream import Stream, open_stream
+
+SUFFIX = ".stream"
+
+
+def feature_name(infix: str) -> str:
+    """Name of a feature whatever the year: `video.clip` and `clip` are `clip`."""
+    return infix.removeprefix("video.")
+
+
+def stream_path(prefix: str | os.PathLike, name: str) -> Path | None:
+    """The header of a person's stream, under this year's name or that of 2024; None without one.
+
+    prefix : `<folder>/<role>`, the sheet's column `streams`; name : for example audio.egemapsv2.
+    """
+    for infix in (feature_name(name), f"video.{feature_name(name)}"):
+        path = Path(f"{os.fspath(prefix)}.{infix}{SUFFIX}")
+        if path.is_file():
+            return path
+    return None
+
+
+def stream_files(prefix: str | os.PathLike) -> dict[str, Path]:
+    """Every stream of a person: feature -> header file, sorted by feature; {} without any."""
+    folder, role = os.path.split(os.fspath(prefix))
+    found = {}
+    try:
+        names = os.listdir(folder or ".")
+    except OSError:
+        return {}
+    for name in names:
+        if name.startswith(f"{role}.") and name.endswith(SUFFIX):
+            infix = name[len(role) + 1 : -len(SUFFIX)]
+            if infix:
+                found[feature_name(infix)] = Path(folder) / name
+    return dict(sorted(found.items()))
+
+
+def rows_stated(stream: Stream) -> int:
+    """Rows that the header declares, those of the body where it declares none.
+
+    A doubled or truncated body still lasts what its header says.
+    """
+    return stream.header.declared_rows or len(stream.values)
+
+
+def lengths(prefix: str | os.PathLike) -> dict[str, tuple[int, float]]:
+    """(rows, true rate in Hz) of every stream of a person.
+
+    Raises InputError for an unreadable stream and for a person without any.
+    """
+    streams = {name: open_stream(path) for name, path in stream_files(prefix).items()}
+    if not streams:
+        raise InputError(
+            f"{prefix} begins the name of no stream",
+            "write folder/role, as in train/001/expert for train/001/expert.clip.stream",
+        )
+    stated = {name: (rows_stated(s), s.header.rate_hz) for name, s in streams.items()}
+    rates = true_rates(stated)
+    return {name: (rows, rates[name]) for name, (rows, _) in stated.items()}
+
+
+def longest(prefix: str | os.PathLike) -> float:
+    """Seconds of a person's longest stream at its true rate."""
+    return max(rows / rate for rows, rate in lengths(prefix).values())
