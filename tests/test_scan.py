@@ -166,6 +166,20 @@ def test_half_precision_input_is_rounded_once_at_the_end(backend):
 
 
 @pytest.mark.parametrize("backend", ENGINES)
+def test_autocast_changes_nothing(backend):
+    t = scan_inputs(L=40, D=33, dtype=torch.float32)
+    expected = results(backend, t)
+    step = [t[k][:, 0] for k in ("x", "dt")], [t[k][:, 0] for k in ("B", "C")]
+    y, _ = selective_step(*step[0], t["A"], *step[1], t["D"], None, t["h0"])
+    with torch.autocast("cpu", torch.bfloat16):
+        got = results(backend, t)
+        y_, _ = selective_step(*step[0], t["A"], *step[1], t["D"], None, t["h0"])
+    assert torch.equal(y, y_)
+    for name, tensor in expected.items():
+        assert torch.equal(got[name], tensor), name
+
+
+@pytest.mark.parametrize("backend", ENGINES)
 def test_strided_inputs_need_no_copy_to_be_right(backend):
     """Slices of a projection, as MambaBlock passes them, and a batch that is one row repeated."""
     g = torch.Generator().manual_seed(3)

@@ -79,7 +79,7 @@ def selective_scan(
         raise ValueError(f"backend {backend!r} is none of auto, {', '.join(BACKENDS)}")
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     inputs = [None if t is None else t.to(dtype) for t in (x, dt, A, B, C, D, z, h0)]
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(x.device.type, enabled=False):  # products of fp32 tensors stay fp32
         y, state = _ENGINES[backend](*inputs, reverse)  # (B, L, D), (B, D, N)
     y = y.to(x.dtype)
     return (y, state) if return_state else y
@@ -103,7 +103,8 @@ def selective_step(
     x, dt, B, C = (t.to(dtype) for t in (x_t, dt_t, B_t, C_t))
     decay = torch.exp(dt.unsqueeze(-1) * A.to(dtype))  # (B, D, N)
     h = torch.addcmul((dt * x).unsqueeze(-1) * B.unsqueeze(1), decay, h.to(dtype))  # (B, D, N)
-    y = torch.matmul(h, C.unsqueeze(-1)).squeeze(-1)  # (B, D)
+    with torch.autocast(x.device.type, enabled=False):
+        y = torch.matmul(h, C.unsqueeze(-1)).squeeze(-1)  # (B, D)
     if D is not None:
         y = y + D.to(dtype) * x
     if z_t is not None:

@@ -46,6 +46,12 @@ class _CheckpointedScan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_y, grad_state):
+        # Whoever calls backward() under autocast gets fp32 products here, as in the forward pass.
+        with torch.autocast(grad_y.device.type, enabled=False):
+            return _CheckpointedScan._gradients(ctx, grad_y, grad_state)
+
+    @staticmethod
+    def _gradients(ctx, grad_y, grad_state):
         x, dt, At, B, C, starts = ctx.saved_tensors
         L = x.shape[0]
         gy = grad_y.transpose(0, 1).contiguous()  # (L, B, D)
