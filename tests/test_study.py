@@ -112,6 +112,14 @@ def test_excluded_people_leave_every_stage_and_are_counted(sheet):
             "prediction.absent_rate is 0.81, but one of 5 streams must stay",
         ),
         (
+            {
+                "runs": {
+                    "da_mamba": {"model": {"mixer": "bimamba"}, "prediction": {"mode": "carry"}}
+                }
+            },
+            "run da_mamba: modes carry and stream are causal, model.mixer bimamba is not",
+        ),
+        (
             {"runs": {"da_mamba": {"model": {"mixr": "mamba"}}}},
             "run da_mamba: unknown key model.mixr",
         ),
@@ -203,7 +211,8 @@ def test_tables_on_request_stand_apart(sheet):
     runs = {
         "x": {"features": ["egemaps"], "model": {"name": "mlp"}},
         "y": {"features": ["egemaps_lld"]},
-        "z": {},
+        "z": {"base": "template"},
+        "template": {},
     }
     s = study(sheet, runs=runs, tables=tables)
     assert s.tables_of_all == ["main"] and {"fine", "unfit"} <= set(s.on_request)

@@ -94,9 +94,10 @@ class Study:
                     raise
                 self.refused[name] = e
         self.tables_of_all = [n for n in self.tables if n not in self.on_request]
-        self.unused_runs = [
-            n for n in declared if all(n not in t["runs"] for t in self.tables.values())
-        ]
+        used = {run for table in self.tables.values() for run in table["runs"]}
+        for keys in declared.given.values():
+            used |= {keys.get("base"), keys.get("weights_of")}
+        self.unused_runs = [name for name in declared if name not in used]
 
     def _check_equal(self, name: str, table: dict) -> None:
         """Raise InputError where runs differ in what the table calls equal."""
