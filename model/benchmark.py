@@ -20,7 +20,7 @@ import torch
 
 from model.batch import Batch
 from model.config import Settings, parse
-from model.live import check_live
+from model.configs.prediction import check_live
 from model.live.carry import Carry
 from model.live.session import PIECE
 from model.live.stream import look_ahead, open_stream
@@ -93,7 +93,7 @@ def time_live(
     """Push frames one by one, everybody's of an instant at once."""
     chosen = live_settings(settings, people, causal)
     model = build(chosen, DIMS).eval().to(device)
-    check_live(model, chosen.name, people - 1)
+    check_live(chosen.name, chosen.model, people - 1)
     frame = conversation(people, 1, device)
     reach = chosen.training.window
     stream = open_stream(model, people, frame.target, frame.partners, reach)
@@ -117,7 +117,7 @@ def session_work(settings: Settings, carry: bool, device: torch.device) -> Calla
     """Prediction of SAMPLE frames of a dyad, in windows or with carried state."""
     model = build(settings, DIMS).eval().to(device)
     if carry:
-        check_live(model, settings.name, 1)
+        check_live(settings.name, settings.model)
         piece = conversation(2, PIECE, device)
         state = Carry(model, 2, piece.target, piece.partners, settings.training.window)
         return lambda: [state.advance(piece) for _ in range(SAMPLE // PIECE)]

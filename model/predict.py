@@ -22,8 +22,7 @@ import torch
 
 from model.checkpoint import Trained, load_model
 from model.config import parse_prediction
-from model.configs.prediction import PredictionConfig
-from model.live import check_live
+from model.configs.prediction import PredictionConfig, check_live
 from model.live.session import live_session
 from model.missing import AbsentStreams
 from model.windows import Windows
@@ -134,7 +133,7 @@ def predict(
         )
     if config.mode != "window":
         most = max(len(spec.roles) for spec in specs) - 1
-        check_live(trained.model, trained.settings.name, most)
+        check_live(trained.settings.name, trained.settings.model, most)
     source = partners or trained.settings.training.partners
     domains = trained.metadata.get("domains", ())
     if trained.settings.model.prompts and datasets[0] not in domains:

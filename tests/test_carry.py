@@ -9,7 +9,7 @@ import torch
 
 from model.batch import Batch
 from model.config import parse
-from model.live import check_live
+from model.configs.prediction import check_live
 from model.live.carry import Carry
 from model.live.stream import Delayed, Stream, look_ahead, open_stream
 from model.registry import build
@@ -194,11 +194,11 @@ def test_a_piece_that_ends_inside_a_chunk_is_the_last():
 )
 def test_what_cannot_be_carried_is_refused_with_the_reason(options, partners, words):
     with pytest.raises(InputError) as e:
-        check_live(make(**options), "da_mamba", partners)
+        check_live("da_mamba", make(**options).config, partners)
     assert all(word in str(e.value) for word in words)
-    check_live(make(), "da_mamba", partners)
+    check_live("da_mamba", make().config, partners)
     with pytest.raises(InputError, match="bilstm"):
-        check_live(make(), "bilstm", 1)
+        check_live("bilstm", make().config)
 
 
 # ---- stream ---------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from model.config import parse, parse_prediction
 from model.configs.base import check_absent_rate
+from model.configs.prediction import check_live
 from runtime import InputError
 from workflow.config import merge
 
@@ -182,6 +183,8 @@ class Runs:
             prediction = dataclasses.asdict(parse_prediction(keys.get("prediction") or {}))
             rate = prediction["absent_rate"]
             check_absent_rate(rate, len(settings.features), "prediction.absent_rate")
+            if prediction["mode"] != "window":
+                check_live(settings.name, settings.model)
         except InputError as e:
             raise InputError(f"config: run {name}: {e.problem}", e.cure) from e
         run = Run(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from model.configs.base import Checked
+from model.configs.base import Checked, ModelConfig
 from runtime import InputError
 
 
@@ -49,3 +49,31 @@ class PredictionConfig(Checked):
                 "choose mode: window",
             )
         return self
+
+
+def check_live(name: str, model: ModelConfig, partners: int = 1) -> None:
+    """InputError unless a model of this name and settings carries its state (carry, stream).
+
+    partners: of any target; with several, `concat` is not causal.
+    """
+    window = "choose mode: window"
+    if name != "da_mamba":
+        raise InputError(
+            f"modes carry and stream need a model that carries its state; model.name is {name}",
+            f"{window}, or train a run with model: {{name: da_mamba}}",
+        )
+    if model.mixer != "mamba":
+        why = {
+            "bimamba": "its second half runs from the end of a window to the beginning",
+            "transformer": "its attention sees the whole window, later frames too",
+        }[model.mixer]
+        raise InputError(
+            f"modes carry and stream are causal, model.mixer {model.mixer} is not: {why}",
+            f"{window}, or train a run with mixer: mamba",
+        )
+    if model.partner_fusion and model.partner_context == "concat" and partners > 1:
+        raise InputError(
+            f"partner_context: concat is not causal with {partners} partners: the second partner's "
+            "first frame comes after the first partner's last",
+            f"{window}, or train a run with partner_context: interleave or separate",
+        )
