@@ -65,6 +65,7 @@ class FrameModel(nn.Module):
     def result(self, score: Tensor, losses: dict[str, Tensor] | None = None) -> dict:
         """score (B, L, outputs) -> what `forward` returns."""
         losses = losses or {}
+        score = score.to(self.label_mean.dtype)  # bf16 has 0.002 between scores around 0.5
         if self.outputs == 1:
             engagement = self.label_mean + self.label_std * score.squeeze(-1)  # (B, L)
             return {"engagement": engagement, "losses": losses}

@@ -3,7 +3,10 @@
 Glossary (code name: symbol in arXiv 2509.17711)
     ccc_loss: L_CCC = 1 - CCC   alignment_loss: L_align (symmetric InfoNCE)   temperature: tau
 All of them are finite, with finite gradients, for constant input, one frame, or no frame at all.
+They are fp32 under autocast, and of the global batch in data-parallel training (model.distributed).
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -11,39 +14,50 @@ from torch import Tensor
 
 from model.batch import Batch
 from model.configs.training import TrainingConfig
+from model.distributed import mean, total
+from model.precision import full_precision
 
 EPSILON = 1e-8  # far below the variance of any usable label (0.01 of the scale squared is 1e-4)
 
 
-def ccc(prediction: Tensor, label: Tensor, mask: Tensor) -> Tensor:
+@full_precision
+def ccc(
+    prediction: Tensor,
+    label: Tensor,
+    mask: Tensor,
+    total: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Tensor:
     """Concordance correlation coefficient over the frames where mask is true, pooled.
 
     prediction, label, mask (any equal shape) -> scalar. Population variances, as the challenge
-    scores; a constant prediction gives 0, and so does an empty mask.
+    scores; a constant prediction gives 0, and so does an empty mask. total: sum over the processes
+    that hold parts of the frames (model.distributed), for frames that lie apart.
     """
     weight = mask.to(prediction.dtype)  # same shape
-    n = weight.sum().clamp(min=1.0)
     p = torch.where(mask, prediction, 0.0)
     t = torch.where(mask, label, 0.0).to(p.dtype)
-    mean_p, mean_t = p.sum() / n, t.sum() / n
+    sums = total(torch.stack([weight.sum(), p.sum(), t.sum()]))  # (3,)
+    n = sums[0].clamp(min=1.0)
+    mean_p, mean_t = sums[1] / n, sums[2] / n
     dp, dt = (p - mean_p) * weight, (t - mean_t) * weight  # same shape
-    covariance = (dp * dt).sum() / n
-    spread = (dp**2).sum() / n + (dt**2).sum() / n + (mean_p - mean_t) ** 2
-    return 2 * covariance / (spread + EPSILON)
+    moments = total(torch.stack([(dp * dt).sum(), (dp**2).sum(), (dt**2).sum()])) / n  # (3,)
+    spread = moments[1] + moments[2] + (mean_p - mean_t) ** 2
+    return 2 * moments[0] / (spread + EPSILON)
 
 
 def ccc_loss(prediction: Tensor, label: Tensor, mask: Tensor) -> Tensor:
     """1 - CCC over the masked frames of the whole batch; shapes as in `ccc`."""
-    return 1 - ccc(prediction, label, mask)
+    return 1 - ccc(prediction, label, mask, total)
 
 
+@full_precision
 def mse_loss(prediction: Tensor, label: Tensor, mask: Tensor) -> Tensor:
     """Mean squared error over the masked frames of the whole batch; 0 for an empty mask."""
-    weight = mask.to(prediction.dtype)
     error = torch.where(mask, prediction - label, 0.0)
-    return (error**2).sum() / weight.sum().clamp(min=1.0)
+    return mean((error**2).sum(), mask.sum())
 
 
+@full_precision
 def smoothness_loss(prediction: Tensor, frames: Tensor) -> Tensor:
     """Mean squared step of the prediction between consecutive frames of the recording.
 
@@ -53,9 +67,10 @@ def smoothness_loss(prediction: Tensor, frames: Tensor) -> Tensor:
     both = frames[:, 1:] & frames[:, :-1]  # (B, L - 1)
     step = prediction[:, 1:] - prediction[:, :-1]  # (B, L - 1) or (B, L - 1, C)
     squared = step**2 if step.dim() == 2 else (step**2).sum(-1)  # (B, L - 1)
-    return torch.where(both, squared, 0.0).sum() / both.sum().clamp(min=1)
+    return mean(torch.where(both, squared, 0.0).sum(), both.sum())
 
 
+@full_precision
 def cross_entropy_loss(logits: Tensor, label: Tensor, mask: Tensor) -> Tensor:
     """Mean cross-entropy over the masked frames of the whole batch; 0 for an empty mask.
 
@@ -63,7 +78,7 @@ def cross_entropy_loss(logits: Tensor, label: Tensor, mask: Tensor) -> Tensor:
     """
     classes = torch.where(mask, label, 0.0).long()  # (B, L)
     loss = F.cross_entropy(logits.flatten(0, 1), classes.flatten(), reduction="none")  # (B L,)
-    return torch.where(mask.flatten(), loss, 0.0).sum() / mask.sum().clamp(min=1)
+    return mean(torch.where(mask.flatten(), loss, 0.0).sum(), mask.sum())
 
 
 def cohen_kappa(prediction: Tensor, label: Tensor, mask: Tensor) -> Tensor:
@@ -104,6 +119,7 @@ def score_losses(out: dict, batch: Batch, training: TrainingConfig) -> dict[str,
     return losses
 
 
+@full_precision
 def alignment_loss(a: Tensor, b: Tensor, mask: Tensor, temperature: float = 0.07) -> Tensor:
     """Symmetric frame-wise InfoNCE within each window.
 
@@ -117,4 +133,4 @@ def alignment_loss(a: Tensor, b: Tensor, mask: Tensor, temperature: float = 0.07
     a_to_b = logits.masked_fill(~mask.unsqueeze(1), outside).log_softmax(2)  # (B, L, L)
     b_to_a = logits.masked_fill(~mask.unsqueeze(2), outside).log_softmax(1)  # (B, L, L)
     both = (a_to_b + b_to_a).diagonal(dim1=1, dim2=2) / 2  # (B, L)
-    return -torch.where(mask, both, 0.0).sum() / mask.sum().clamp(min=1)
+    return -mean(torch.where(mask, both, 0.0).sum(), mask.sum())

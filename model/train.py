@@ -3,6 +3,7 @@
 python -m model.train --settings '{"preset": "demo"}' --train noxi/001:expert,novice ... \\
     --results results --statistics S.h5 --run da_mamba --seed 0 --out model.safetensors \\
     --history history.jsonl
+torchrun --nproc-per-node 2 -m model.train ...   the same, each batch shared by two processes
 
 The model file holds the averaged weights (EMA), the normalisation and the settings; the history
 one JSON line per epoch. A resume checkpoint lies in --checkpoint-dir while training goes on: after
@@ -21,11 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from model import distributed
 from model.batch import Batch
 from model.checkpoint import load_tensors, pack, resume_key, save_model, save_tensors, unpack
 from model.config import Settings, parse
 from model.losses import VALIDATION, score_losses
 from model.optim import MovingAverage, learning_rate, make_optimiser
+from model.precision import autocast
 from model.registry import build, count_parameters, loss_weights
 from model.statistics import read_statistics
 from model.windows import Windows
@@ -38,6 +41,7 @@ from store.session_spec import SessionSpec, parse_specs
 from store.sidecar import sha256, write_sidecar
 
 log = get_logger("train")
+PROCESS_SEED = 1_000_003  # keeps the noise of processes apart
 
 
 @dataclass
@@ -102,11 +106,17 @@ def train(
     # A model without parameters has nothing to learn.
     steps = [] if state.optimiser is None else windows.steps(t.epochs, seed, t.steps)
     epochs, total = len(steps), sum(steps)
+    if distributed.rank():  # the start weights are the same in all processes, dropout is not
+        torch.manual_seed(seed + PROCESS_SEED * distributed.rank())
     if total and t.warmup_steps >= total:
         log.warning("%d warm-up steps, but only %d steps in all", t.warmup_steps, total)
     if resume is not None:
         load_resume(resume, key, state, device)
-    log.info("%d target windows, %d steps, device %s", len(windows.targets), total, device)
+    log.info(
+        "%d target windows, %d steps, %s, device %s, process %d of %d",
+        *(len(windows.targets), total, t.precision, device),
+        *(distributed.rank() + 1, distributed.size()),
+    )
     saved = time.monotonic()
     remaining = batches(windows, steps, seed, state.step)
     for epoch, ends, batch in progress(remaining, description, total - state.step, "steps"):
@@ -124,7 +134,8 @@ def train(
                     state.best = {n: w.clone() for n, w in state.average.state(model).items()}
             state.history.append(record)
             log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in record.items()))
-        if resume is not None and time.monotonic() - saved >= save_every_s:
+        due = time.monotonic() - saved >= save_every_s
+        if resume is not None and distributed.first_says(due):
             save_resume(resume, key, state)
             saved = time.monotonic()
     if not epochs and validation is not None:
@@ -171,12 +182,15 @@ def optimise(state: State, batch: Batch, settings: Settings, lr: float) -> None:
     for group in state.optimiser.param_groups:
         group["lr"] = lr
     state.model.train()
-    out = state.model(batch)
-    losses = score_losses(out, batch, t) | out["losses"]
+    with autocast(t.precision, batch.frames.device):
+        out = state.model(batch)
+        losses = score_losses(out, batch, t) | out["losses"]
     weights = loss_weights(settings)
     loss = sum(weights[name] * value for name, value in losses.items())
+    share = distributed.weight_of_share(len(batch.target))
     state.optimiser.zero_grad()
-    loss.backward()
+    (loss * share).backward()
+    distributed.average_gradients(state.model.parameters())
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), t.grad_clip)
     if not bool(torch.isfinite(norm)):
         raise InputError(
@@ -186,8 +200,10 @@ def optimise(state: State, batch: Batch, settings: Settings, lr: float) -> None:
     state.optimiser.step()
     state.average.update(state.model)
     state.step += 1
-    for name, value in {"loss": loss, **losses}.items():
-        state.sums[name] = state.sums.get(name, 0.0) + float(value.detach())
+    named = {"loss": loss, **losses}
+    values = distributed.average(torch.stack(list(named.values())) * share).tolist()
+    for name, value in zip(named, values, strict=True):
+        state.sums[name] = state.sums.get(name, 0.0) + value
 
 
 @torch.no_grad()
@@ -199,26 +215,39 @@ def validate(state: State, windows: Windows, batch_size: int, device: torch.devi
     state.model.eval()
     weights = state.average.state(state.model)
     context, core = windows.context, windows.core
-    predictions, labels, masks = [], [], []
-    for session in range(len(windows.specs)):
-        for _, batch in windows.in_order(session, batch_size):
-            out = functional_call(state.model, weights, (batch.to(device),))
-            centre = slice(context, context + core)
-            predictions.append(out["engagement"][:, centre].double().cpu().flatten())
-            labels.append(batch.label[:, centre].double().flatten())
-            masks.append(batch.label_mask[:, centre].flatten())
+    rank, processes = distributed.rank(), distributed.size()
+    parts = []  # (prediction, label, mask) of each batch
+    with distributed.alone():  # sessions are dealt out
+        for session in range(len(windows.specs))[rank::processes]:
+            for _, batch in windows.in_order(session, batch_size):
+                out = functional_call(state.model, weights, (batch.to(device),))
+                centre = slice(context, context + core)
+                prediction = out["engagement"][:, centre].double().cpu()
+                label, mask = batch.label[:, centre].double(), batch.label_mask[:, centre]
+                parts.append((prediction.flatten(), label.flatten(), mask.flatten()))
+    parts = [part for of_process in distributed.gather(parts) for part in of_process]
     _, measure = VALIDATION[windows.settings.task]
-    return float(measure(torch.cat(predictions), torch.cat(labels), torch.cat(masks)))
+    return float(measure(*(torch.cat(column) for column in zip(*parts, strict=True))))
+
+
+def random_states() -> dict[str, Tensor]:
+    """Where this process's random numbers stand."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
 
 
 def save_resume(path: Path, key: str, state: State) -> None:
-    """Write everything an uninterrupted run would have in memory."""
+    """Write everything an uninterrupted run would have in memory; the first process writes."""
     tensors = pack("model", state.model.state_dict()) | pack("average", state.average.weights)
     for i, moments in state.optimiser.state_dict()["state"].items():
         tensors |= pack(f"optimiser/{i}", moments)
-    tensors |= pack("best", state.best) | {"rng/cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors["rng/cuda"] = torch.cuda.get_rng_state()
+    tensors |= pack("best", state.best)
+    for rank, states in enumerate(distributed.gather(random_states())):
+        tensors |= pack(f"rng/{rank}", states)
+    if distributed.rank():
+        return
     save_tensors(
         path,
         tensors,
@@ -256,9 +285,10 @@ def load_resume(path: Path, key: str, state: State, device: torch.device) -> Non
     state.best = unpack("best", tensors)
     state.step, state.sums = metadata["step"], metadata["sums"]
     state.history, state.best_score = metadata["history"], metadata["best_score"]
-    torch.set_rng_state(tensors["rng/cpu"])
-    if torch.cuda.is_available() and "rng/cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["rng/cuda"])
+    states = unpack(f"rng/{distributed.rank()}", tensors)
+    torch.set_rng_state(states["cpu"])
+    if torch.cuda.is_available() and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])
     log.info("continuing after step %d", state.step)
 
 
@@ -285,6 +315,8 @@ def run(args: argparse.Namespace) -> dict[str, object]:
         "validate": [spec.text() for spec in validation],
         "statistics": sha256(args.statistics),
     }
+    if distributed.size() > 1:
+        identity["processes"] = distributed.size()
     resume = None
     if args.checkpoint_dir:
         resume = Path(args.checkpoint_dir) / f"{args.run}.seed-{args.seed}.safetensors"
@@ -301,6 +333,10 @@ def run(args: argparse.Namespace) -> dict[str, object]:
         args.save_every_s,
         f"train {args.run} seed {args.seed}",
     )
+    counts = {"parameters": count_parameters(model)}
+    counts["steps"] = history[-1]["steps"] if history else 0
+    if distributed.rank():
+        return counts
     metadata = {"run": args.run, "seed": args.seed, "fingerprint": args.fingerprint, "dims": dims}
     if settings.model.prompts:
         metadata["domains"] = training_domains(settings, training)
@@ -308,7 +344,7 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     write_text(args.history, "".join(json.dumps(r, sort_keys=True) + "\n" for r in history))
     if resume is not None:
         resume.unlink(missing_ok=True)
-    return {"parameters": count_parameters(model), "steps": history[-1]["steps"] if history else 0}
+    return counts
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -330,23 +366,31 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+
     def work(args: argparse.Namespace) -> None:
         limit_threads(args.threads)
         start = time.monotonic()
-        counts = run(args)
+        with distributed.processes():
+            counts = run(args) | {"processes": distributed.size()}
+            if distributed.rank():
+                return
         write_sidecar(
             args.out,
             inputs={"statistics": args.statistics},
             settings=read_settings(args.settings).canonical() | {"seed": args.seed},
             fingerprint=args.fingerprint,
             packages=["h5py", "numpy", "safetensors", "torch"],
-            command=command_line("model.train", argv if argv is not None else sys.argv[1:]),
+            command=command_line("model.train", argv),
             counts=counts | {"training_sessions": args.train, "validation": args.validate or []},
             seconds=time.monotonic() - start,
             device=describe_device(),
         )
 
-    return run_job("model.train", build_parser(), work, argv)
+    parser, own = build_parser(), []
+    if distributed.launched_rank() and (log_file := parser.parse_args(argv).log):
+        own = ["--log", f"{log_file}.process-{distributed.launched_rank() + 1}"]
+    return run_job("model.train", parser, work, [*argv, *own])
 
 
 if __name__ == "__main__":

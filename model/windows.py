@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from model import distributed
 from model.batch import Batch
 from model.config import Settings
 from model.pool import Key, Pool
@@ -188,15 +189,32 @@ class Windows:
         return steps
 
     def training_batches(self, epoch: int, seed: int, skip: int = 0) -> Iterator[Batch]:
-        """Batches of one epoch; the first `skip` are left out without reading them."""
+        """Batches of one epoch; the first `skip` are left out without reading them.
+
+        Of several processes each gets its share of every batch (model.distributed).
+        """
         for batches in self.epoch_batches(epoch, seed):
             if skip >= len(batches):
                 skip -= len(batches)
                 continue
-            self._load(self.targets[np.concatenate(batches[skip:])])
-            for rows in batches[skip:]:
+            shares = [self._share(rows) for rows in batches[skip:]]
+            self._load(self.targets[np.concatenate(shares)])
+            for rows in shares:
                 yield self.batch(self.targets[rows])
             skip = 0
+
+    def _share(self, rows: np.ndarray) -> np.ndarray:
+        """This process's part of a batch; the targets of one window stay side by side."""
+        processes = distributed.size()
+        if processes == 1:
+            return rows
+        if len(rows) < processes:
+            raise InputError(
+                f"a batch of {len(rows)} windows cannot be shared among {processes} processes",
+                "start fewer processes (torchrun --nproc-per-node), or raise training.batch",
+            )
+        key = self.targets.session[rows] * (1 << 32) + self.targets.window[rows]
+        return rows[distributed.shares(key, processes)[distributed.rank()]]
 
     # ---- reading ---------------------------------------------------------------------------
 

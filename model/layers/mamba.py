@@ -118,7 +118,7 @@ class MambaBlock(nn.Module):
         if mask is not None:
             u = u * mask.unsqueeze(-1)
         dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        dt = F.softplus(self.dt_proj(dt))  # (B, L, d_inner)
+        dt = self.step_size(dt)  # (B, L, d_inner)
         if count is not None:
             dt = dt * mask.unsqueeze(-1)  # no time passes where there is no frame
         fine = torch.promote_types(self.A_log.dtype, torch.float32)
@@ -131,6 +131,11 @@ class MambaBlock(nn.Module):
             )  # (B, L, d_inner), (B, d_inner, N)
             state.h.copy_(h)
         return self.out_proj(y)  # (B, L, d_model)
+
+    def step_size(self, dt: Tensor) -> Tensor:
+        """Low-rank (B, L, dt_rank) -> Delta (B, L, d_inner), not in bf16 (model.precision)."""
+        with torch.autocast(dt.device.type, enabled=False):
+            return F.softplus(self.dt_proj(dt.to(self.dt_proj.weight.dtype)))
 
     def _conv(self, u: Tensor, state: MambaState | None, count: Tensor | None) -> Tensor:
         """Causal depthwise convolution, (B, L, d_inner) -> same: a sum of shifted products."""
