@@ -185,6 +185,7 @@ def draw(rows: list[Row], fixed: dict[str, int], title: str, out: Path) -> None:
             ticks = sorted({r[axis] for r in rows if r[other] == fixed[other]})
             panel.set_xscale("log", base=2)
             panel.set_yscale("log")
+            panel.set_xlim(ticks[0] / 1.2, ticks[-1] * 1.2)
             panel.set_xticks(ticks, [str(t) for t in ticks], fontsize=7)
             panel.minorticks_off()
             panel.set_xlabel(AXES[axis], fontsize=8)

@@ -42,7 +42,10 @@ class Cell:
 
 
 def measure(cell: Cell, limit_s: float) -> dict[str, float | str]:
-    """QUANTITIES of a cell; from where it failed on, the reason stands in place of a number."""
+    """QUANTITIES of a cell; from where it ran out of something, the reason instead of a number.
+
+    Raises RuntimeError for any other failure: that is a defect, not a result.
+    """
     context = multiprocessing.get_context("forkserver")
     # One import of torch serves all cells.
     context.set_forkserver_preload(["model.cost", "model.registry", "model.config"])
@@ -56,6 +59,8 @@ def measure(cell: Cell, limit_s: float) -> dict[str, float | str]:
     try:
         while len(found) < len(QUANTITIES) and ours.poll(max(0.0, deadline - time.monotonic())):
             key, value = ours.recv()
+            if key == "defect":
+                raise RuntimeError(f"{cell.model}, {cell.frames} frames, {cell.persons}: {value}")
             if key == "reason":
                 reason = value
                 break
@@ -73,7 +78,7 @@ def measure(cell: Cell, limit_s: float) -> dict[str, float | str]:
 
 
 def _work(given: dict, out: Connection) -> None:
-    """In the cell's process: send (quantity, value) one by one, or ("reason", text)."""
+    """In the cell's process: send (quantity, value) one by one, ("reason" or "defect", text)."""
     import torch
 
     try:
@@ -81,10 +86,9 @@ def _work(given: dict, out: Connection) -> None:
             out.send(pair)
     except (MemoryError, torch.OutOfMemoryError):
         out.send(("reason", OUT_OF_MEMORY))
-    except (RuntimeError, OSError) as e:
-        if not out_of_memory(e):
-            raise
-        out.send(("reason", OUT_OF_MEMORY))
+    except Exception as e:
+        word = OUT_OF_MEMORY if out_of_memory(e) else f"{type(e).__name__}: {e}"
+        out.send(("reason" if word == OUT_OF_MEMORY else "defect", word))
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -68,6 +68,13 @@ def test_out_of_memory_and_out_of_time_are_printed_cells():
     assert set(late.values()) == {"over 0.01 s"}
 
 
+def test_a_defect_in_a_cell_is_no_result():
+    broken = cell()
+    broken.settings["training"]["window"] = -1
+    with pytest.raises(RuntimeError, match="mlp, 8 frames, 2: InputError.*training.window"):
+        measure(broken, 60)
+
+
 def test_what_counts_as_out_of_memory():
     assert out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
     assert out_of_memory(OSError(12, "Cannot allocate memory"))
