@@ -50,6 +50,14 @@ def failures(text: str) -> list[dict[str, str]]:
         entry = {"rule": rule[1] if rule else "?", "log": log[1].strip() if log else ""}
         if entry not in found:
             found.append(entry)
+    # With `--quiet rules` Snakemake tells only the command that failed.
+    logs = {entry["log"] for entry in found}
+    for module, log in re.findall(
+        r"Command '.*?python -m ([\w.]+) .*?--log (\S+)' returned non-zero", text
+    ):
+        if log not in logs:
+            logs.add(log)
+            found.append({"rule": module.split(".")[-1], "log": log})
     return found
 
 
