@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from model import scan
-from model.scan import selective_scan, triton_engine
-from tests.scan_data import results, scan_inputs
+from model.scan import gated_scan, selective_scan, triton_engine
+from tests.scan_data import error, results, scan_inputs
 
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
 
@@ -25,7 +25,7 @@ needs_triton = pytest.mark.skipif(
 
 NUMBERS = """
 import itertools, json, torch
-from model.scan import selective_scan
+from model.scan import gated_scan, selective_scan
 from tests.scan_data import error, part, results, scan_inputs
 torch.set_num_threads(1)
 found = {}
@@ -50,6 +50,16 @@ low = {k: v.bfloat16() for k, v in scan_inputs(L=5).items()}
 y = selective_scan(**low, backend="triton")
 want = selective_scan(**{k: v.float() for k, v in low.items()}, backend="triton")
 assert torch.equal(y, want.bfloat16())
+for reverse in (False, True):
+    gated = [t["x"].sigmoid().repeat(1, 1, 50), t["z"].repeat(1, 1, 50), t["h0"][:, :, 0].repeat(1, 50)]
+    outcome = {}
+    for backend in ("reference", "triton"):
+        leaves = [v.clone().requires_grad_() for v in gated]
+        states, last = gated_scan(*leaves, reverse=reverse, return_state=True, backend=backend)
+        (states * torch.linspace(-1, 1, 150)).sum().add((last**2).sum()).backward()
+        outcome[backend] = [states, last, *(v.grad for v in leaves)]
+    for i, (a, b) in enumerate(zip(outcome["triton"], outcome["reference"])):
+        found[f"float64 gated {reverse} {i}"] = error(a, b)
 leaves = [v.requires_grad_() for v in scan_inputs(B=1, L=3, D=2, N=2).values()]
 found["gradcheck"] = 0.0 if torch.autograd.gradcheck(
     lambda *a: selective_scan(*a, reverse=True, return_state=True, backend="triton"), leaves
@@ -63,9 +73,15 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from model.scan import triton_kernels
 options = dict(Q=16, REVERSE=True, SKIP=True, GATED=True, CHANNELS=32, STATES=16)
-for name, fixed in (("scan_forward", options | {"KEEP": True}), ("scan_backward", options)):
+jobs = {
+    "scan_forward": options | {"KEEP": True},
+    "scan_backward": options,
+    "gated_forward": {"WIDE": 128},
+    "gated_backward": {"WIDE": 128},
+}
+for name, fixed in jobs.items():
     kernel = getattr(triton_kernels, name)
-    kinds = {n: "i32" if n in ("batch", "L", "width", "N") else "*fp32" for n in kernel.arg_names}
+    kinds = {n: "i32" if n in ("batch", "L", "width", "N", "K") else "*fp32" for n in kernel.arg_names}
     kinds |= {n: "constexpr" for n in fixed}
     source = ASTSource(fn=kernel, signature=kinds, constexprs=fixed)
     binary = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 1})
@@ -89,15 +105,16 @@ def run(code: str, tmp_path, interpret: bool) -> str:
 @needs_triton
 def test_every_result_and_gradient_in_the_interpreter(tmp_path):
     found = json.loads(run(NUMBERS, tmp_path, interpret=True).splitlines()[-1])
-    assert len(found) == 4 * 2 * 10 + 7 + 2
+    assert len(found) == 4 * 2 * 10 + 7 + 2 + 2 * 5
     for name, value in found.items():
         assert value <= (1e-12 if "float64" in name else 1e-5), name
 
 
 @needs_triton
-def test_both_kernels_compile_for_a_gpu_without_having_one(tmp_path):
+def test_the_kernels_compile_for_a_gpu_without_having_one(tmp_path):
     lines = run(COMPILE, tmp_path, interpret=False).splitlines()
-    assert [line.split()[0] for line in lines] == ["scan_forward", "scan_backward"]
+    names = ["scan_forward", "scan_backward", "gated_forward", "gated_backward"]
+    assert [line.split()[0] for line in lines] == names
     assert all(int(line.split()[1]) > 1000 for line in lines)
 
 
@@ -114,6 +131,17 @@ def test_on_a_gpu_against_the_float64_loop(length, states):
         assert difference <= 1e-5, name
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@needs_triton
+def test_gated_scan_on_a_gpu():
+    t = scan_inputs(2, 70, 300, dtype=torch.float32)
+    a, b = t["x"].sigmoid(), t["z"]
+    expected = gated_scan(a.double(), b.double(), backend="reference")
+    got = gated_scan(a.cuda(), b.cuda(), backend="triton").cpu()
+    assert error(got, expected) <= 1e-5
+
+
 def test_auto_takes_it_on_a_gpu_and_only_there(monkeypatch):
     tensor = types.SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32)
     A = torch.zeros(4, 16)
@@ -121,8 +149,11 @@ def test_auto_takes_it_on_a_gpu_and_only_there(monkeypatch):
     assert scan._choose(tensor, A, torch.zeros(1, 4, 16), True) == "triton"
     assert scan._choose(tensor, torch.zeros(4, 300), None, False) == "torch"
     assert scan._choose(torch.zeros(1, 2, 4), A, None, False) == "native"
+    assert scan._choose_gated(tensor) == "triton"
+    assert scan._choose_gated(torch.zeros(1, 2, 4)) == "native"
     monkeypatch.setattr(triton_engine, "available", lambda: False)
     assert scan._choose(tensor, A, None, False) == "torch"
+    assert scan._choose_gated(tensor) == "torch"
 
 
 def test_asked_for_where_it_cannot_run(monkeypatch):

@@ -36,7 +36,7 @@ from runtime import get_logger
 log = get_logger("scan")
 
 BACKENDS = ("reference", "torch", "native", "triton", "mamba_ssm")
-GATED_BACKENDS = ("reference", "torch", "native")
+GATED_BACKENDS = ("reference", "torch", "native", "triton")
 _logged: set[tuple[str, str, torch.dtype]] = set()
 
 
@@ -133,8 +133,7 @@ def gated_scan(
     Returns the states (B, L, ...) in the dtype of b. Differentiable in a, b and h0.
     """
     if backend == "auto":
-        usable = b.device.type == "cpu" and native.available()
-        backend = _announce("native" if usable else "torch", "gated scan", b)
+        backend = _choose_gated(b)
     elif backend not in GATED_BACKENDS:
         raise ValueError(f"backend {backend!r} is none of auto, {', '.join(GATED_BACKENDS)}")
     dtype = torch.float64 if b.dtype == torch.float64 else torch.float32
@@ -186,6 +185,7 @@ _GATED: dict[str, Callable[..., Tensor]] = {
     "reference": reference_gated,
     "torch": checkpointed_gated,
     "native": native.native_gated,
+    "triton": triton_engine.triton_gated,
 }
 
 
@@ -200,6 +200,15 @@ def _choose(x: Tensor, A: Tensor, h0: Tensor | None, return_state: bool) -> str:
     else:
         engine = "torch"
     return _announce(engine, "selective scan", x)
+
+
+def _choose_gated(b: Tensor) -> str:
+    if b.device.type == "cpu":
+        engine = "native" if native.available() else "torch"
+    else:
+        usable = b.device.type == "cuda" and triton_engine.available()
+        engine = "triton" if usable else "torch"
+    return _announce(engine, "gated scan", b)
 
 
 def _announce(engine: str, kind: str, x: Tensor) -> str:

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 PIECE = 16  # frames between two kept states
 CHANNELS = 32  # channels per program: one warp
+GATED_WIDTH = 128  # recurrences per program of the gated scan
 MAX_STATE = 256  # the state of a program lives in registers
 
 
@@ -43,12 +44,22 @@ def triton_scan(
     reverse: bool,
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, D) and the last state (B, D, N); all inputs fp32 or all float64."""
+    _check(x)
+    sequences = [None if t is None else t.contiguous() for t in (x, dt, A, B, C, D, z, h0)]
+    return _TritonScan.apply(*sequences, reverse)
+
+
+def triton_gated(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
+    """All states (B, L, K) of h_t = a_t h_{t-1} + b_t; a, b (B, L, K), h0 (B, K)."""
+    _check(b)
+    return _TritonGated.apply(a.contiguous(), b.contiguous(), h0.contiguous())
+
+
+def _check(x: Tensor) -> None:
     if not available():
         raise ValueError("backend 'triton': the package triton is not installed; use 'auto'")
     if x.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError("backend 'triton' needs a GPU (or TRITON_INTERPRET=1); use 'auto'")
-    sequences = [None if t is None else t.contiguous() for t in (x, dt, A, B, C, D, z, h0)]
-    return _TritonScan.apply(*sequences, reverse)
 
 
 class _TritonScan(torch.autograd.Function):
@@ -107,6 +118,34 @@ class _TritonScan(torch.autograd.Function):
             gh0 if ctx.has_h0 else None,
             None,
         )
+
+
+class _TritonGated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, a, b, h0):
+        from model.scan import triton_kernels as kernels
+
+        batch, L, K = b.shape
+        states = torch.empty_like(b)
+        with torch.cuda.device_of(b):
+            grid = (batch, -(-K // GATED_WIDTH))
+            kernels.gated_forward[grid](a, b, h0, states, L, K, WIDE=GATED_WIDTH)
+        ctx.save_for_backward(a, states, h0)
+        return states
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        from model.scan import triton_kernels as kernels
+
+        a, states, h0 = ctx.saved_tensors
+        batch, L, K = a.shape
+        ga, gb, gh0 = torch.empty_like(a), torch.empty_like(a), torch.empty_like(h0)
+        inputs = (a, states, h0, grad.contiguous(), ga, gb, gh0)
+        with torch.cuda.device_of(a):
+            grid = (batch, -(-K // GATED_WIDTH))
+            kernels.gated_backward[grid](*inputs, L, K, WIDE=GATED_WIDTH)
+        return ga, gb, gh0
 
 
 def _grid(x: Tensor) -> tuple[int, int]:

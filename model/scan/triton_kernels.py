@@ -180,3 +180,41 @@ def scan_backward(
     tl.store(gh0_out + b * width * N + tile, carry, mask=in_tile)
     if SKIP:
         tl.store(gD_out + b * width + d, gD, mask=in_d)
+
+
+@triton.jit
+def gated_forward(a_in, b_in, h0_in, states_out, L, K, WIDE: tl.constexpr):
+    """All states of h_t = a_t h_{t-1} + b_t; a, b, states (B, L, K), h0 (B, K)."""
+    row = tl.program_id(0).to(tl.int64)
+    k = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
+    inside = k < K
+    h = tl.load(h0_in + row * K + k, mask=inside, other=0.0)
+    for t in range(0, L):
+        i = (row * L + t) * K + k
+        h = tl.load(a_in + i, mask=inside, other=0.0) * h + tl.load(
+            b_in + i, mask=inside, other=0.0
+        )
+        tl.store(states_out + i, h, mask=inside)
+
+
+@triton.jit
+def gated_backward(
+    a_in, states_in, h0_in, grad_in, ga_out, gb_out, gh0_out, L, K, WIDE: tl.constexpr
+):
+    """Gradients of a, b (B, L, K) and h0 (B, K)."""
+    row = tl.program_id(0).to(tl.int64)
+    k = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
+    inside = k < K
+    h0 = tl.load(h0_in + row * K + k, mask=inside, other=0.0)
+    carry = tl.zeros_like(h0)
+    for s in range(0, L):
+        t = L - 1 - s
+        i = (row * L + t) * K + k
+        total = tl.load(grad_in + i, mask=inside, other=0.0) + carry
+        before = h0
+        if t > 0:
+            before = tl.load(states_in + i - K, mask=inside, other=0.0)
+        tl.store(gb_out + i, total, mask=inside)
+        tl.store(ga_out + i, total * before, mask=inside)
+        carry = total * tl.load(a_in + i, mask=inside, other=0.0)
+    tl.store(gh0_out + row * K + k, carry, mask=inside)
