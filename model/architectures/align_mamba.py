@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from model.batch import Batch
 from model.configs.align_mamba import AlignMambaConfig
+from model.distributed import mean
 from model.frame_model import FrameModel
 from model.layers.groups import GroupEncoder, frame_readout, kinds, modalities
 from model.layers.kernel_distance import mmd
@@ -139,8 +140,8 @@ class AlignMamba(FrameModel):
 
 
 def _mean(values: Tensor, defined: Tensor) -> Tensor:
-    """Mean of the defined values, 0 without any."""
-    return torch.where(defined, values, 0.0).sum() / defined.sum().clamp(min=1)
+    """Mean of the defined values, 0 without any; of all processes in data-parallel training."""
+    return mean(torch.where(defined, values, 0.0).sum(), defined.sum())
 
 
 Model = AlignMamba
