@@ -118,6 +118,24 @@ def test_mamba_ssm_asked_for_but_absent(monkeypatch, forget_mamba_ssm):
         selective_scan(**(scan_inputs() | {"h0": None}), backend="mamba_ssm")
 
 
+def test_without_a_backward_pass_no_states_are_kept(monkeypatch):
+    kept = []
+    run = native._run
+
+    def spy(kernel, arrays, *rest):
+        kept.append(arrays[8].size)
+        run(kernel, arrays, *rest)
+
+    monkeypatch.setattr(native, "_run", spy)
+    t = scan_inputs(2, 40, 32, 4, torch.float32)
+    t["D"].requires_grad_()  # a parameter; inference runs under no_grad
+    selective_scan(**t, backend="native")
+    with torch.no_grad():
+        selective_scan(**t, backend="native")
+    selective_scan(**(t | {"D": t["D"].detach()}), backend="native")
+    assert kept == [2 * 3 * 32 * 4, 0, 0]  # batch, pieces of 16 frames, channels, states
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_same_bytes_whatever_the_threads(threads, batch):
     t = scan_inputs(batch, 192, 96, 16, torch.float32)

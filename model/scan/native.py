@@ -43,7 +43,13 @@ def native_scan(
     reverse: bool,
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, D) and the last state (B, D, N); all inputs fp32 or all float64, on the CPU."""
-    return _NativeScan.apply(x, dt, A, B, C, D, z, h0, reverse)
+    tensors = (x, dt, A, B, C, D, z, h0)
+    return _NativeScan.apply(*tensors, reverse, wants_gradient(tensors))
+
+
+def wants_gradient(tensors: tuple[Tensor | None, ...]) -> bool:
+    """Whether a backward pass can follow (inside a Function the gradient mode is always off)."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def native_gated(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
@@ -53,11 +59,10 @@ def native_gated(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
 
 class _NativeScan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, dt, A, B, C, D, z, h0, reverse):
+    def forward(ctx, x, dt, A, B, C, D, z, h0, reverse, keep):
         from model.scan import native_kernels as kernels
 
         width = kernels.WIDTH
-        keep = any(ctx.needs_input_grad)
         batch, L, channels = x.shape
         N = A.shape[1]
         call = _Call(x, dt, A, B, C, D, z, reverse, width)
@@ -104,6 +109,7 @@ class _NativeScan(torch.autograd.Function):
             None if D is None else gD.sum(0)[:channels],
             None if z is None else gz[..., :channels],
             _unblocked(carry, channels) if ctx.has_h0 else None,
+            None,
             None,
         )
 

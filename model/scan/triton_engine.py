@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from model.scan.native import wants_gradient
+
 PIECE = 16  # frames between two kept states
 CHANNELS = 32  # channels per program: one warp
 GATED_WIDTH = 128  # recurrences per program of the gated scan
@@ -45,8 +47,8 @@ def triton_scan(
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, D) and the last state (B, D, N); all inputs fp32 or all float64."""
     _check(x)
-    sequences = [None if t is None else t.contiguous() for t in (x, dt, A, B, C, D, z, h0)]
-    return _TritonScan.apply(*sequences, reverse)
+    sequences = tuple(None if t is None else t.contiguous() for t in (x, dt, A, B, C, D, z, h0))
+    return _TritonScan.apply(*sequences, reverse, wants_gradient(sequences))
 
 
 def triton_gated(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
@@ -64,12 +66,11 @@ def _check(x: Tensor) -> None:
 
 class _TritonScan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, dt, A, B, C, D, z, h0, reverse):
+    def forward(ctx, x, dt, A, B, C, D, z, h0, reverse, keep):
         from model.scan import triton_kernels as kernels
 
         batch, L, width = x.shape
         N = A.shape[1]
-        keep = any(ctx.needs_input_grad)
         start = x.new_zeros(batch, width, N) if h0 is None else h0
         checkpoints = x.new_empty(batch, -(-L // PIECE), width, N) if keep else x
         y, last = torch.empty_like(x), torch.empty_like(start)
@@ -116,6 +117,7 @@ class _TritonScan(torch.autograd.Function):
             None if D is None else gD.sum(0),
             None if z is None else gz,
             gh0 if ctx.has_h0 else None,
+            None,
             None,
         )
 
