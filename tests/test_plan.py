@@ -54,6 +54,8 @@ def test_jobs_and_hours():
     assert stages["run: a"].jobs == 1 + 3 * (1 + 2 + 1) + 2
     assert stages["run: b"].jobs == 3 * (2 + 1)
     assert stages["tables"].jobs == 2
+    on_request = {r.stage: r for r in plan(rows, hours(rows), features, quality=False)}
+    assert on_request["aligned"].jobs == 5 * 2 + 2 and "qc" not in on_request
 
 
 def test_gigabytes_are_those_of_a_real_file(tmp_path):

@@ -94,8 +94,11 @@ def plan(
     tables: int = 0,
     clock_hz: float = CLOCK_HZ,
     frame_rate_hz: float = 25.0,
+    quality: bool = True,
 ) -> list[PlanRow]:
     """Rows of the plan, in the order of the stages; excluded participants cost nothing.
+
+    quality : with the sessions' indexes and quality reports, which only `all` makes.
 
     durations : seconds per (dataset, session, role). Gigabytes are 1e9 bytes, uncompressed where
     a file is compressed without loss (an upper bound).
@@ -123,9 +126,10 @@ def plan(
     rows += [PlanRow(f"features: {n}", len(people), hours, native[n]) for n in features]
     rows.append(PlanRow("labels", len(labelled), label_s / 3600, size(label_s, 25.0, LABEL_BYTES)))
     ticks = size(total, clock_hz, TICK_BYTES) * len(features)
-    aligned_jobs = len(people) * len(features) + 2 * len(sessions)
+    aligned_jobs = len(people) * len(features) + (2 if quality else 1) * len(sessions)
     rows.append(PlanRow("aligned", aligned_jobs, hours, sum(native.values()) + ticks))
-    rows.append(PlanRow("qc", len(sessions) + 1, hours, 0.0))
+    if quality:
+        rows.append(PlanRow("qc", len(sessions) + 1, hours, 0.0))
     for name, run in (runs or {}).items():
         # Statistics once, training per seed; prediction and score per seed and data set; figures.
         training = 1 + run.seeds if run.trained else 0
@@ -255,7 +259,7 @@ def study_plan(study, tables: Sequence[str] = ()) -> str:
     runs = run_sizes(study, durations, tables)
     clock_hz = float(config["clock"]["rate_hz"])
     count = len(tables or study.tables_of_all)
-    rows = plan(everyone, durations, features, runs, count, clock_hz)
+    rows = plan(everyone, durations, features, runs, count, clock_hz, quality=not tables)
     dense = dense_gigabytes(sum(durations.values()), features, clock_hz)
     text = format_plan(rows, everyone, dense)
     others = [name for name in study.on_request if name not in tables]
