@@ -13,18 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from workflow.fingerprint import PACKAGES
+
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = (
-    "alignment",
-    "corpora",
-    "evaluation",
-    "extractors",
-    "media",
-    "model",
-    "runtime",
-    "store",
-    "workflow",
-)
 PEOPLE = [
     ("noxi", "train", "001", ("expert", "novice")),
     ("noxi", "train", "003", ("expert", "novice")),
@@ -87,7 +78,7 @@ def built(tmp_path_factory) -> Path:
     """A small study whose outputs all exist."""
     house = tmp_path_factory.mktemp("house") / "house"
     house.mkdir()
-    for package in PACKAGES:
+    for package in sorted(PACKAGES):
         shutil.copytree(
             ROOT / package, house / package, ignore=shutil.ignore_patterns("__pycache__")
         )
