@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORES ?= all
 CORPUS ?= ../shared/corpora/realclips
 
-.PHONY: demo test realclips evidence plan lint
+.PHONY: demo test test-triton realclips evidence plan lint
 
 $(BIN)/.ready: pyproject.toml envs/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || { echo "Python 3.11 or 3.12 is needed: make PYTHON=python3.11 ..." >&2; exit 1; }
@@ -21,6 +21,15 @@ demo: $(BIN)/.ready
 
 test: $(BIN)/.ready
 	$(BIN)/python -m pytest
+
+# The GPU kernels on a CPU, in Triton's interpreter (a CPU build of torch comes without Triton).
+TRITON := .triton
+$(TRITON)/.ready:
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(TRITON) triton==3.9.0
+	@touch $@
+
+test-triton: $(BIN)/.ready $(TRITON)/.ready
+	PYTHONPATH=$(TRITON) $(BIN)/python -m pytest tests/test_scan_triton.py
 
 realclips: $(BIN)/.ready
 	$(BIN)/snakemake --cores $(CORES) --configfile presets/realclips.yaml --config media_root='$(CORPUS)'
