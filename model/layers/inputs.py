@@ -24,15 +24,16 @@ class Normalise(nn.Module):
     def forward(self, values: Tensor, valid: Tensor) -> Tensor:
         """values (R, L, D), NaN allowed where valid (R, L) is false -> (R, L, D), finite."""
         # The mean replaces missing rows before anything is computed, so that no NaN reaches autograd.
-        values = torch.where(valid.unsqueeze(-1), values, self.mean)
-        z = (values - self.mean) / self.std  # (R, L, D)
+        # In place from here on: the inputs are the largest tensors of a step.
+        z = torch.where(valid.unsqueeze(-1), values, self.mean)  # (R, L, D)
+        z = z.sub_(self.mean).div_(self.std)
         if self.clip:
-            z = z.clamp(-self.clip, self.clip)
+            z = z.clamp_(-self.clip, self.clip)
         if self.shift and self.training:
             offset = torch.randn(
                 len(z), 1, z.shape[-1], dtype=z.dtype, device=z.device
             )  # (R, 1, D)
-            z = torch.where(valid.unsqueeze(-1), z + self.shift * offset, z)
+            z = z.addcmul_(offset, valid.unsqueeze(-1).to(z.dtype), value=self.shift)
         return z
 
 
