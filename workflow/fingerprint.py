@@ -120,11 +120,14 @@ def _presented_names(tree: ast.Module) -> set[str]:
     return names
 
 
+def _reduced(source: str) -> ast.Module:
+    tree = ast.parse(source)
+    return _Essence(_presented_names(tree)).visit(tree)
+
+
 def essence(source: str) -> str:
     """Canonical dump of what can change a number in a module's source."""
-    tree = ast.parse(source)
-    reduced = _Essence(_presented_names(tree)).visit(tree)
-    return ast.dump(reduced, include_attributes=False)
+    return ast.dump(_reduced(source), include_attributes=False)
 
 
 def _module_file(name: str, root: Path) -> Path | None:
@@ -137,8 +140,10 @@ def _module_file(name: str, root: Path) -> Path | None:
 
 def imported_modules(source: str, module: str, root: Path) -> set[str]:
     """Repository modules that a module's essential code imports (lazy imports included)."""
-    tree = ast.parse(source)
-    tree = _Essence(_presented_names(tree)).visit(tree)
+    return _imports(_reduced(source), module, root)
+
+
+def _imports(tree: ast.Module, module: str, root: Path) -> set[str]:
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -160,6 +165,20 @@ def imported_modules(source: str, module: str, root: Path) -> set[str]:
 
 
 @cache
+def _read(source: str, name: str, root: Path) -> tuple[str, frozenset[str]]:
+    tree = _reduced(source)
+    return ast.dump(tree, include_attributes=False), frozenset(_imports(tree, name, root))
+
+
+def _module(name: str, root: Path) -> tuple[str, frozenset[str]]:
+    """Essence and imports of a repository module; many closures share it, it is parsed once."""
+    path = _module_file(name, root)
+    if path is None:
+        raise FileNotFoundError(f"module {name} is not in {root}")
+    return _read(path.read_text(encoding="utf-8"), name, root)
+
+
+@cache
 def closure(module: str, root: Path = ROOT) -> tuple[str, ...]:
     """The module and every repository module it reaches by imports, sorted; without presentation."""
     seen: set[str] = set()
@@ -168,13 +187,11 @@ def closure(module: str, root: Path = ROOT) -> tuple[str, ...]:
         name = queue.pop()
         if name in seen:
             continue
-        path = _module_file(name, root)
-        if path is None:
-            raise FileNotFoundError(f"module {name} is not in {root}")
+        _, imports = _module(name, root)
         seen.add(name)
         parents = (".".join(name.split(".")[:i]) for i in range(1, name.count(".") + 1))
         queue.extend(parent for parent in parents if _module_file(parent, root))
-        queue.extend(imported_modules(path.read_text(encoding="utf-8"), name, root) - seen)
+        queue.extend(imports - seen)
     return tuple(sorted(seen))
 
 
@@ -183,8 +200,8 @@ def code_hash(module: str, root: Path = ROOT) -> str:
     """12 hex digits over the essence of the module's closure."""
     digest = hashlib.sha256()
     for name in closure(module, root):
-        source = _module_file(name, root).read_text(encoding="utf-8")
-        digest.update(f"{name}\n{essence(source)}\n".encode())
+        essential, _ = _module(name, root)
+        digest.update(f"{name}\n{essential}\n".encode())
     return digest.hexdigest()[:12]
 
 
