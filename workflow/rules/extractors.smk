@@ -1,6 +1,8 @@
 # Features at their native rates, one file per participant and feature.
 rule weights:
-    # The identity of a checkpoint: a changed weights file is a changed feature.
+    # The identity of a checkpoint: a changed weights file is a changed feature. Local, because it
+    # may fetch one, and the nodes of a cluster have no network.
+    localrule: True
     input:
         lambda w: study.weights_inputs(w.feature),
     output:
