@@ -65,3 +65,19 @@ def test_failures_of_a_quiet_call():
     assert failures(quiet + quiet) == [{"rule": "predict", "log": "logs/x.log"}]
     loud = SNAKEMAKE.format(log="logs/x.log")
     assert failures(loud + quiet) == [{"rule": "faces", "log": "logs/x.log"}]
+
+
+def test_a_job_that_slurm_killed(tmp_path):
+    log = tmp_path / "noxi.001.expert.log"
+    log.write_text("python -m extractors.faces --video x\n10:00:00 INFO faces | 20 %\n")
+    both = f"{log}, /work/.snakemake/slurm_logs/rule_faces/noxi_001_expert/7.log"
+    text = SNAKEMAKE.format(log=both)
+    assert failures(text) == [{"rule": "faces", "log": str(log)}]
+    message = "message: SLURM-job '7' failed, SLURM status is: '{}'. For further error details"
+    killed = text.replace("message: None", message.format("OUT_OF_MEMORY"))
+    snakemake_log = tmp_path / "snakemake.log"
+    snakemake_log.write_text(killed + text.replace("message: None", message.format("FAILED")))
+    out = digest(STUDY, str(snakemake_log))
+    assert "- faces · noxi/001 expert\n    SLURM ended the job: OUT_OF_MEMORY" in out
+    assert "INFO faces | 20 %" in out  # of the job that failed by itself: its own last line
+    assert "slurm_logs" not in out

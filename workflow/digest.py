@@ -42,12 +42,17 @@ def summary(study, tables: Iterable[str]) -> str:
 
 
 def failures(text: str) -> list[dict[str, str]]:
-    """Failed jobs of a Snakemake log: rule and log file, in order, each once."""
+    """Failed jobs of a Snakemake log: rule, log file, why SLURM killed it; in order, each once."""
     found = []
     for block in re.split(r"(?m)^(?=Error in rule )", ANSI.sub("", text))[1:]:
         rule = re.match(r"Error in rule ([\w.-]+)", block)
         log = re.search(r"^\s+log: (\S.*?)(?: \(check log file.*)?$", block, re.M)
-        entry = {"rule": rule[1] if rule else "?", "log": log[1].strip() if log else ""}
+        # On a cluster the scheduler's log of the job follows, by its absolute path.
+        own = log[1].split(", /")[0].strip() if log else ""
+        entry = {"rule": rule[1] if rule else "?", "log": own}
+        status = re.search(r"SLURM status is: '(\w+)'", block)
+        if status and status[1] != "FAILED":
+            entry["slurm"] = status[1]
         if entry not in found:
             found.append(entry)
     # With `--quiet rules` Snakemake tells only the command that failed.
@@ -93,6 +98,8 @@ def digest(study, snakemake_log: str | list[str]) -> str:
     for failure in failures(text):
         log_file = failure["log"]
         reason = last_error(Path(log_file)) if log_file else "(the job has no log)"
+        if "slurm" in failure:
+            reason = f"SLURM ended the job: {failure['slurm']}"
         person = participant_of(study, log_file) if log_file else None
         item = f"{person.dataset}/{person.session} {person.role}" if person else Path(log_file).stem
         lines += [f"- {failure['rule']} · {item}", f"    {reason}", f"    log: {log_file}"]
