@@ -12,9 +12,11 @@ import yaml
 
 from runtime import InputError
 from runtime.job import run_job
+from workflow.recordings import complete, is_stream
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = Path(__file__).resolve().parent / "schemas" / "config.schema.yaml"
+MOST_VALUES = 100_000
 
 
 def load_yaml(path: Path) -> dict:
@@ -26,9 +28,35 @@ def load_yaml(path: Path) -> dict:
     except yaml.MarkedYAMLError as e:
         at = f", line {e.problem_mark.line + 1}" if e.problem_mark else ""
         raise InputError(f"{path}{at}: {e.problem}", "correct the YAML there") from e
+    except yaml.reader.ReaderError as e:
+        raise InputError(
+            f"{path} holds the control character #x{ord(e.character):02x} at {e.position}",
+            "remove it; save the file as plain UTF-8 text",
+        ) from e
+    except (ValueError, TypeError, LookupError, RecursionError) as e:  # from inside PyYAML
+        raise InputError(
+            f"{path} holds something that is no setting ({' '.join(str(e).split())[:100]})",
+            "quote dates and other special words",
+        ) from e
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no settings", "start from config.yaml")
+    if _size(content, {}) > MOST_VALUES:
+        raise InputError(
+            f"{path} repeats itself through anchors (&) into more than {MOST_VALUES} values",
+            "write the settings out",
+        )
     return content
+
+
+def _size(value: object, known: dict[int, float]) -> float:
+    """Number of values when everything an anchor names is written out; infinite for a circle."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = float("inf")  # until it is counted: met again, it contains itself
+        inside = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(v, known) for v in inside)
+    return known[id(value)]
 
 
 def merge(base: dict, over: dict) -> dict:
@@ -43,11 +71,21 @@ def merge(base: dict, over: dict) -> dict:
 
 
 def check_config(config: dict, name: str = "config") -> dict:
-    """Validate against the schema and return the config; raises InputError with every problem."""
+    """Validate against the schema and return the config, precomputed streams with their defaults.
+
+    Raises InputError with the first problem and how many there are.
+    """
     from jsonschema import Draft202012Validator
 
     schema = load_yaml(SCHEMA)
     config = {key: value for key, value in config.items() if key != "pathvars"}
+    if isinstance(config.get("features"), dict):
+        ours = schema["properties"]["features"]["properties"]
+        _check_feature_names(config["features"], ours)
+        config["features"] = complete(config["features"])
+        for name, settings in config["features"].items():
+            if isinstance(settings, dict) and is_stream(settings):
+                ours[name] = {"$ref": "#/$defs/stream_feature"}
     errors = sorted(
         Draft202012Validator(schema).iter_errors(config), key=lambda e: list(map(str, e.path))
     )
@@ -56,6 +94,18 @@ def check_config(config: dict, name: str = "config") -> dict:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InputError(f"{name}: {problems[0][0]}{more}", problems[0][1])
     return config
+
+
+def _check_feature_names(features: dict, ours: dict) -> None:
+    """InputError for a feature that neither an extractor computes nor a stream holds."""
+    for name, settings in features.items():
+        if name not in ours and not (isinstance(settings, dict) and "from" in settings):
+            near = difflib.get_close_matches(name, list(ours), 1)
+            hint = f"did you mean `{near[0]}`? " if near else ""
+            raise InputError(
+                f"features.{name}: unknown key",
+                f"{hint}extracted: {', '.join(ours)}; a precomputed stream needs `from: stream` and `name`",
+            )
 
 
 def _sentence(error) -> tuple[str, str]:

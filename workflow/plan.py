@@ -10,17 +10,30 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from corpora.sheet import Participant
+from corpora.stream_files import longest
 from media.probe import stated_length
 from runtime import InputError
 from runtime.job import run_job
+from workflow.recordings import PICTURE, is_stream
 
 GB = 1e9
-VISUAL = ("clip_face", "flow", "flow_magnitude")
+# Columns of the challenge's streams; others are guessed as 512.
+STREAM_DIMS = {
+    "audio.egemapsv2": 88,
+    "audio.w2vbert2_embeddings": 1024,
+    "audio.xlm_roberta_embeddings": 768,
+    "openface2": 714,
+    "openface3": 21,
+    "openpose": 139,
+    "videomae": 1408,
+    "dino": 768,
+    "swin": 768,
+}
 CLOCK_HZ = 100.0
 # Bytes of a native row beside its values: time (float64) and valid (bool).
 ROW_BYTES = 9
@@ -74,7 +87,7 @@ class PlanRow:
 def media_durations(
     participants: Iterable[Participant], default_s: float | None = None
 ) -> dict[tuple[str, str, str], float]:
-    """Seconds per (dataset, session, role) by the headers of the videos.
+    """Seconds per (dataset, session, role) by the headers of the videos, or of the streams.
 
     default_s stands for videos that do not exist yet (the demo corpus); without it a missing
     video is an InputError.
@@ -82,7 +95,11 @@ def media_durations(
     durations = {}
     for p in participants:
         known = default_s is not None and not os.path.isfile(p.video)
-        durations[p.dataset, p.session, p.role] = default_s if known else stated_length(p.video)
+        if not p.video:
+            seconds = longest(p.streams)
+        else:
+            seconds = default_s if known else stated_length(p.video)
+        durations[p.dataset, p.session, p.role] = seconds
     return durations
 
 
@@ -95,10 +112,12 @@ def plan(
     clock_hz: float = CLOCK_HZ,
     frame_rate_hz: float = 25.0,
     quality: bool = True,
+    lacks: Callable[[Participant, str], str] = lambda person, feature: "",
 ) -> list[PlanRow]:
     """Rows of the plan, in the order of the stages; excluded participants cost nothing.
 
     quality : with the sessions' indexes and quality reports, which only `all` makes.
+    lacks : what a participant misses for a feature, who then does not get it; "" for nothing.
 
     durations : seconds per (dataset, session, role). Gigabytes are 1e9 bytes, uncompressed where
     a file is compressed without loss (an upper bound).
@@ -115,18 +134,26 @@ def plan(
         return s * rate_hz * row_bytes / GB
 
     rows = [PlanRow("media", len(people), hours, 0.0)]
-    if any(name in VISUAL for name in features):
-        crops = hours * CROPS_MB_PER_HOUR / 1000
-        faces = crops + size(total, VIDEO_HZ, FACES_ROW_BYTES)
-        rows.append(PlanRow("faces and crops", len(people), hours, faces))
+    having = {name: [p for p in people if not lacks(p, name)] for name in features}
+    long = {name: sum(seconds[p] for p in having[name]) for name in features}
+    seen = max((having[name] for name in features if name in PICTURE), key=len, default=[])
+    if seen:
+        seen_s = sum(seconds[p] for p in seen)
+        crops = seen_s / 3600 * CROPS_MB_PER_HOUR / 1000
+        faces = crops + size(seen_s, VIDEO_HZ, FACES_ROW_BYTES)
+        rows.append(PlanRow("faces and crops", len(seen), seen_s / 3600, faces))
     native = {
-        name: size(total, f.rate_hz, f.dim * f.value_bytes + ROW_BYTES)
+        name: size(long[name], f.rate_hz, f.dim * f.value_bytes + ROW_BYTES)
         for name, f in features.items()
     }
-    rows += [PlanRow(f"features: {n}", len(people), hours, native[n]) for n in features]
+    rows += [
+        PlanRow(f"features: {n}", len(having[n]), long[n] / 3600, native[n])
+        for n in features
+        if having[n]
+    ]
     rows.append(PlanRow("labels", len(labelled), label_s / 3600, size(label_s, 25.0, LABEL_BYTES)))
-    ticks = size(total, clock_hz, TICK_BYTES) * len(features)
-    aligned_jobs = len(people) * len(features) + (2 if quality else 1) * len(sessions)
+    ticks = size(sum(long.values()), clock_hz, TICK_BYTES)
+    aligned_jobs = sum(map(len, having.values())) + (2 if quality else 1) * len(sessions)
     rows.append(PlanRow("aligned", aligned_jobs, hours, sum(native.values()) + ticks))
     if quality:
         rows.append(PlanRow("qc", len(sessions) + 1, hours, 0.0))
@@ -185,6 +212,10 @@ def feature_sizes(settings: Mapping[str, Mapping]) -> dict[str, FeatureSize]:
     sizes = {}
     for name, s in settings.items():
         if not s.get("enabled", True):
+            continue
+        if is_stream(s):
+            dim = STREAM_DIMS.get(s["name"].removeprefix("video."), 512) - s["drop"]
+            sizes[name] = FeatureSize(dim, VIDEO_HZ, 2 if s["dtype"] == "float16" else 4)
             continue
         rate = {"egemaps": 25.0, "egemaps_lld": 100.0, "wav2vec2": 50.0}.get(name, VIDEO_HZ)
         dim = {"egemaps": 88, "egemaps_lld": 25, "flow_magnitude": 33}.get(name)
@@ -259,7 +290,9 @@ def study_plan(study, tables: Sequence[str] = ()) -> str:
     runs = run_sizes(study, durations, tables)
     clock_hz = float(config["clock"]["rate_hz"])
     count = len(tables or study.tables_of_all)
-    rows = plan(everyone, durations, features, runs, count, clock_hz, quality=not tables)
+    rows = plan(
+        everyone, durations, features, runs, count, clock_hz, quality=not tables, lacks=study.lacks
+    )
     dense = dense_gigabytes(sum(durations.values()), features, clock_hz)
     text = format_plan(rows, everyone, dense)
     others = [name for name in study.on_request if name not in tables]

@@ -14,12 +14,13 @@ from corpora.demo import weights_files
 from corpora.sheet import Participant, read_sheet
 from model.configs.base import did_you_mean
 from runtime import InputError
+from workflow import recordings
 from workflow.config import check_config
 from workflow.fingerprint import code_hash, fingerprint
 from workflow.runs import Run, Runs, unknown_run
 
 REPORTED = Path(__file__).resolve().parent.parent / "evaluation" / "reported.yaml"
-NOT_NUMBERS = ("enabled", "align", "weights")
+NOT_NUMBERS = ("enabled", "align", "weights", "from")
 
 
 def options(settings: dict) -> str:
@@ -59,13 +60,15 @@ class Study:
             raise InputError(
                 f"{config['sessions']}: every participant is excluded", "include at least one"
             )
+        self._lacks: dict[tuple[str, ...], str] = {}
         self.by_id = {(p.dataset, p.session, p.role): p for p in self.participants}
         self.by_session: dict[tuple[str, str], list[Participant]] = {}
         for p in self.participants:
             self.by_session.setdefault((p.dataset, p.session), []).append(p)
-        self.features = {n: s for n, s in config["features"].items() if s["enabled"]}
+        self.features = {n: s for n, s in self.config["features"].items() if s["enabled"]}
+        self.streams = [n for n, s in self.features.items() if recordings.is_stream(s)]
         for name, settings in self.features.items():
-            if "weights" in settings:
+            if "weights" in settings and any(not self.lacks(p, name) for p in self.participants):
                 self.weights_inputs(name)  # raises where no checkpoint can be found
         self._read_tables()
 
@@ -88,6 +91,8 @@ class Study:
                     self.runs[run] = declared.get(run)
                     trained = self.runs[run].weights
                     self.runs[trained] = declared.get(trained)
+                    self._check_recordings(self.runs[run])
+                    self._check_recordings(self.runs[trained])
                 self._check_equal(name, table)
             except InputError as e:
                 if name not in self.on_request:
@@ -98,6 +103,28 @@ class Study:
         for keys in declared.given.values():
             used |= {keys.get("base"), keys.get("weights_of")}
         self.unused_runs = [name for name in declared if name not in used]
+
+    def _check_recordings(self, run: Run) -> None:
+        """InputError where somebody of the run's sets cannot have one of its features."""
+        sets = {*run.train, *run.evaluate, *(run.validate if run.reads_validation else ())}
+        for p in self.participants:
+            if f"{p.dataset}/{p.split}" in sets:
+                for feature in run.features:
+                    if self.lacks(p, feature):
+                        settings = self.features[feature]
+                        recordings.check(p, feature, settings, f"config: run {run.name}")
+
+    def lacks(self, person: Participant, feature: str) -> str:
+        """What the participant has not got that the feature needs; "" when it is there."""
+        key = person.dataset, person.session, person.role, feature
+        if key not in self._lacks:
+            self._lacks[key] = recordings.lacks(person, feature, self.features[feature])
+        return self._lacks[key]
+
+    def session_features(self, key: tuple[str, str]) -> list[str]:
+        """Enabled features that everybody of a session can have: those of its index and quality."""
+        people = self.by_session[key]
+        return sorted(f for f in self.features if not any(self.lacks(p, f) for p in people))
 
     def _check_equal(self, name: str, table: dict) -> None:
         """Raise InputError where runs differ in what the table calls equal."""
@@ -261,14 +288,24 @@ class Study:
     def feature_settings(self, feature: str) -> dict:
         """Settings of an extractor that change its numbers and are command-line options."""
         settings = self.config["features"][feature]
-        return {k: v for k, v in settings.items() if k not in NOT_NUMBERS}
+        left_out = (*NOT_NUMBERS, "name") if feature in self.streams else NOT_NUMBERS
+        return {k: v for k, v in settings.items() if k not in left_out}
 
     def feature_fingerprint(self, feature: str) -> str:
         settings = self.feature_settings(feature)
+        if feature in self.streams:
+            settings["name"] = self.features[feature]["name"]
+            return fingerprint("extractors.stream", settings)
         weights = self.config["features"][feature].get("weights") or {}
         if weights.get("repository"):
             settings["weights"] = f"{weights['repository']}@{weights['revision']}"
         return fingerprint(f"extractors.{feature}", settings)
+
+    def stream_options(self, person: Participant, feature: str) -> str:
+        """Command-line options of a precomputed stream of a participant."""
+        others = recordings.other_streams(person, self.features[feature]["name"])
+        references = [f"{name}={path}" for name, path in others.items()]
+        return options(self.feature_settings(feature) | {"references": references or None})
 
     def align_settings(self, feature: str) -> dict:
         return dict(self.config["features"][feature]["align"])

@@ -79,7 +79,7 @@ rule labels:
 rule session:
     # An index for people and their notebooks; no later stage reads it.
     input:
-        lambda w: study.aligned([(w.dataset, w.session)], sorted(study.features)),
+        lambda w: study.aligned([(w.dataset, w.session)], features_of(w)),
         clock="<results>/aligned/{dataset}/{session}/clock.json",
     output:
         "<results>/aligned/{dataset}/{session}.h5",
@@ -92,7 +92,7 @@ rule session:
         session=spec_of,
         options=lambda w: options(
             {
-                "features": sorted(study.features),
+                "features": features_of(w),
                 "labels_roles": [p.role for p in people_of(w) if p.labels],
                 "split": people_of(w)[0].split,
                 "results": study.results,
@@ -107,9 +107,9 @@ rule session:
 
 rule qc_session:
     input:
-        lambda w: study.aligned([(w.dataset, w.session)], sorted(study.features)),
+        lambda w: study.aligned([(w.dataset, w.session)], features_of(w)),
         probes=probes_of,
-        audio=lambda w: [p.audio or p.video for p in people_of(w)],
+        audio=lambda w: [path for _, path in sounds_of(w)],
     output:
         quality="<results>/qc/{dataset}/{session}.json",
         plot=report(
@@ -127,11 +127,11 @@ rule qc_session:
         session=spec_of,
         options=lambda w: options(
             {
-                "features": sorted(study.features),
+                "features": features_of(w),
                 "audio": [
-                    f"{p.role}={p.audio or p.video}"
+                    f"{p.role}={path}"
                     + (f"#{p.audio_channel}" if p.audio_channel is not None else "")
-                    for p in people_of(w)
+                    for p, path in sounds_of(w)
                 ],
                 "results": study.results,
             }

@@ -10,6 +10,7 @@ from snakemake.exceptions import WorkflowError
 from corpora.demo import session_files, weights_files
 from runtime import InputError
 from runtime.device import gpus_visible
+from workflow import recordings
 from workflow.digest import digest, summary
 from workflow.environment import spare_the_scheduler, use_this_python
 from workflow.versions import warn_about_versions
@@ -41,6 +42,12 @@ def audio_of(wildcards):
     return p.audio or p.video
 
 
+def stream_of(wildcards):
+    """Header of a participant's stream."""
+    name = study.features[wildcards.feature]["name"]
+    return str(recordings.stream_of(study.participant(wildcards), name))
+
+
 def channel_of(wildcards):
     return options({"audio_channel": study.participant(wildcards).audio_channel})
 
@@ -51,6 +58,15 @@ def labels_of(wildcards):
 
 def people_of(wildcards):
     return study.by_session[wildcards.dataset, wildcards.session]
+
+
+def features_of(wildcards):
+    return study.session_features((wildcards.dataset, wildcards.session))
+
+
+def sounds_of(wildcards):
+    """(participant, sound file) of a session, of those who have one."""
+    return [(p, p.audio or p.video) for p in people_of(wildcards) if p.audio or p.video]
 
 
 def probes_of(wildcards):

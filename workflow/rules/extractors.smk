@@ -22,6 +22,44 @@ rule weights:
         " --out {output:q} --log {log:q}"
 
 
+rule stream:
+    # A precomputed stream as a feature, whichever the config names; the others tell a wrong rate.
+    input:
+        lambda w: list(
+            map(
+                str,
+                recordings.other_streams(
+                    study.participant(w), study.features[w.feature]["name"]
+                ).values(),
+            )
+        ),
+        stream=stream_of,
+        body=lambda w: f"{stream_of(w)}~",
+    output:
+        feature="<results>/features/<participant>/{feature}.h5",
+        sidecar="<results>/features/<participant>/{feature}.json",
+    log:
+        "<logs>/stream/{dataset}.{session}.{role}.{feature}.log",
+    wildcard_constraints:
+        feature=constraint(study.streams),
+    conda:
+        "../../envs/media.yaml"
+    resources:
+        mem_mb=1000,
+    params:
+        fingerprint=lambda w: study.feature_fingerprint(w.feature),
+        options=lambda w: study.stream_options(study.participant(w), w.feature),
+    message:
+        "stream {wildcards.feature} · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
+    shell:
+        "python -m extractors.stream --stream {input.stream:q} --feature {wildcards.feature}"
+        " {params.options} --out {output.feature:q} --fingerprint {params.fingerprint:q} --log {log:q}"
+
+
+# Where the config gives an extractor's name to a stream, the stream it is.
+ruleorder: stream > egemaps > egemaps_lld > wav2vec2 > clip_face > flow > flow_magnitude
+
+
 rule faces:
     input:
         video=video_of,

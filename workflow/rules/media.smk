@@ -1,8 +1,7 @@
 # What is in a recording: lengths, rates, streams. Unreadable media stop here, early and by name.
 rule probe:
     input:
-        video=video_of,
-        audio=audio_of,
+        lambda w: recordings.probe_files(study.participant(w)),
     output:
         "<results>/media/<participant>.json",
     log:
@@ -13,6 +12,7 @@ rule probe:
         fingerprint=study.fingerprint("media.probe", study.config["media"]),
         options=lambda w: options(
             study.config["media"]
+            | recordings.probe_options(study.participant(w))
             | {
                 "dataset": w.dataset,
                 "session": w.session,
@@ -25,5 +25,4 @@ rule probe:
     message:
         "looking into the recording · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
     shell:
-        "python -m media.probe --video {input.video:q} --audio {input.audio:q} {params.options}"
-        " --out {output:q} --log {log:q}"
+        "python -m media.probe {params.options} --out {output:q} --log {log:q}"

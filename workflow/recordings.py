@@ -1,0 +1,103 @@
+"""What a participant's recording can give: extracted features need media, others their stream.
+
+A feature of the config is ours, computed from sound or picture, or (`from: stream`) a precomputed
+stream that lies beside the participant, named in the sheet's column `streams`.
+"""
+
+from pathlib import Path
+
+from corpora.sheet import Participant
+from corpora.stream_files import stream_files, stream_path
+from runtime import InputError
+
+STREAM_DEFAULTS = {
+    "enabled": True,
+    "drop": 0,
+    "invalid_value": None,
+    "doubled": "refuse",
+    "max_length_difference": 2.5,
+    "dtype": "float32",
+    "align": {"method": "linear", "max_gap_s": 0.2},
+}
+SOUND = ("egemaps", "egemaps_lld", "wav2vec2")
+PICTURE = ("clip_face", "flow", "flow_magnitude")
+# Keys of our extractors that mean nothing where their name is given to a stream.
+OF_EXTRACTORS = ("mode", "weights", "layer", "chunk_s", "context_s", "precision", "grid", "bins")
+
+
+def is_stream(settings: dict) -> bool:
+    """Whether a feature's section says `from: stream`."""
+    return settings.get("from") == "stream"
+
+
+def complete(features: dict) -> dict:
+    """The section `features` with the defaults of precomputed streams filled in.
+
+    Where an extractor's name is given to a stream, the extractor's own keys (config.yaml has them)
+    drop out.
+    """
+    completed = {}
+    for name, settings in features.items():
+        if isinstance(settings, dict) and is_stream(settings):
+            ours = name in (*SOUND, *PICTURE)
+            kept = {k: v for k, v in settings.items() if not (ours and k in OF_EXTRACTORS)}
+            settings = STREAM_DEFAULTS | kept
+        completed[name] = settings
+    return completed
+
+
+def lacks(person: Participant, feature: str, settings: dict) -> str:
+    """What a participant has not got that the feature needs, in words; "" when it is there."""
+    if is_stream(settings):
+        if not person.streams:
+            return "has no precomputed streams (column `streams` of the sheet)"
+        if stream_path(person.streams, settings["name"]) is None:
+            return f"has no stream {person.streams}.{settings['name']}.stream"
+    elif feature in PICTURE and not person.video:
+        return "has no video"
+    elif feature in SOUND and not (person.audio or person.video):
+        return "has no sound"
+    return ""
+
+
+def check(person: Participant, feature: str, settings: dict, place: str) -> None:
+    """InputError when the participant cannot have the feature; place: who asks for it."""
+    missing = lacks(person, feature, settings)
+    if missing:
+        name = f"{person.dataset}/{person.session} {person.role}"
+        raise InputError(
+            f"{place} reads the feature {feature}, but {name} {missing}",
+            f"exclude the participant in the sheet (line {person.line}: exclude = yes), or take"
+            f" {feature} out of the run's `features`",
+        )
+
+
+def stream_of(person: Participant, name: str) -> Path:
+    """Header of a participant's stream; `check` must have passed."""
+    path = stream_path(person.streams, name)
+    if path is None:
+        raise InputError(
+            f"{person.streams}.{name}.stream does not exist",
+            "exclude the participant, or leave the feature out of the run",
+        )
+    return path
+
+
+def other_streams(person: Participant, name: str) -> dict[str, Path]:
+    """The participant's other streams, feature -> header: they tell a wrong rate."""
+    own = stream_path(person.streams, name)
+    return {n: p for n, p in stream_files(person.streams).items() if p != own}
+
+
+def probe_options(person: Participant) -> dict[str, str | None]:
+    """What `media.probe` looks into: video and sound, or streams (and a sound file)."""
+    if person.video:
+        return {"video": person.video, "audio": person.audio or person.video}
+    return {"streams": person.streams, "audio": person.audio or None}
+
+
+def probe_files(person: Participant) -> list[str]:
+    """Files behind `probe_options`."""
+    if person.video:
+        return list(dict.fromkeys((person.video, person.audio or person.video)))
+    return [*map(str, stream_files(person.streams).values()), *filter(None, [person.audio])]
