@@ -1,8 +1,6 @@
 # Features at their native rates, one file per participant and feature.
 rule weights:
-    # The identity of a checkpoint: a changed weights file is a changed feature. Local, because it
-    # may fetch one, and the nodes of a cluster have no network.
-    localrule: True
+    # The identity of a checkpoint: a changed weights file is a changed feature.
     input:
         lambda w: study.weights_inputs(w.feature),
     output:
@@ -10,6 +8,8 @@ rule weights:
     log:
         "<logs>/weights/{feature}.log",
     retries: 2 if any(study.fetched(f) for f in study.features) else 0
+    # It may fetch one, and the nodes of a cluster have no network.
+    localrule: True
     conda:
         "../../envs/torch.yaml"
     params:
