@@ -32,6 +32,11 @@ PIECE = 4096
 DOUBLED = ("refuse", "first", "second")
 
 
+def name_of(stream: Stream) -> str:
+    """What the stream's file is called between role and .stream, under the names of 2025."""
+    return feature_name(stream.path.name.partition(".")[2].removesuffix(SUFFIX))
+
+
 def stream_rate(
     stream: Stream, references: dict[str, Stream], max_difference_s: float = LENGTH_TOLERANCE_S
 ) -> float:
@@ -40,8 +45,7 @@ def stream_rate(
     references : name -> other streams of the person; those named `audio.` are the person's sound.
     Raises InputError when the stream and the sound differ by more than `max_difference_s`.
     """
-    infix = stream.path.name.partition(".")[2].removesuffix(SUFFIX)
-    name = feature_name(infix)
+    name = name_of(stream)
     everything = {**references, name: stream}
     stated = {n: (rows_stated(s), s.header.rate_hz) for n, s in everything.items()}
     rates = true_rates(stated)
@@ -133,7 +137,7 @@ def extract(
         hop_s=1 / rate,
         dim_names=[f"{feature}{i}" for i in range(drop, stream.header.dim)],
         extractor="extractors.stream",
-        model_id=f"precomputed stream {stream.path.name.partition('.')[2]}",
+        model_id=f"precomputed stream {name_of(stream)}",
         precision=stream.header.type.lower(),
         fingerprint=fingerprint,
     )

@@ -3,7 +3,8 @@
 python -m model.predict --checkpoint model.safetensors --sessions noxi/005:expert,novice@test \\
     --results results --out predictions.h5
 
-Output (HDF5, schema version 1): root attributes schema_version, run, seed, dataset, fingerprint;
+Output (HDF5, schema version 1): root attributes schema_version, run, seed, dataset, fingerprint,
+classes (0 in regression);
 per session a group with attribute split; per role a group with
     time (n,) float64 s, session time on the model's frame grid
     engagement (n,) float32, every frame of the grid; the likeliest class in classification
@@ -25,6 +26,7 @@ from model.config import parse_prediction
 from model.configs.prediction import PredictionConfig, check_live
 from model.live.session import live_session
 from model.missing import AbsentStreams
+from model.sessions import check_identities
 from model.windows import Windows
 from runtime import InputError, get_logger, progress
 from runtime.device import describe_device, limit_threads, pick_device
@@ -134,6 +136,7 @@ def predict(
     if config.mode != "window":
         most = max(len(spec.roles) for spec in specs) - 1
         check_live(trained.settings.name, trained.settings.model, most)
+    check_identities(results, specs, trained.metadata.get("features", {}), str(checkpoint))
     source = partners or trained.settings.training.partners
     domains = trained.metadata.get("domains", ())
     if trained.settings.model.prompts and datasets[0] not in domains:
@@ -160,6 +163,7 @@ def predict(
         f.attrs["schema_version"] = SCHEMA_VERSION
         f.attrs["run"], f.attrs["seed"] = run or trained.metadata["run"], trained.metadata["seed"]
         f.attrs["dataset"], f.attrs["fingerprint"] = datasets[0], fingerprint
+        f.attrs["classes"] = trained.settings.classes
         for key, value in dataclasses.asdict(config).items():
             f.attrs[key] = value
         for session in progress(range(len(specs)), "predict", unit="sessions"):

@@ -30,6 +30,7 @@ from model.losses import VALIDATION, score_losses
 from model.optim import MovingAverage, learning_rate, make_optimiser
 from model.precision import autocast
 from model.registry import build, count_parameters, loss_weights
+from model.sessions import identities
 from model.statistics import read_statistics
 from model.windows import Windows
 from runtime import InputError, get_logger, progress
@@ -338,6 +339,7 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     if distributed.rank():
         return counts
     metadata = {"run": args.run, "seed": args.seed, "fingerprint": args.fingerprint, "dims": dims}
+    metadata["features"] = identities(args.results, training[0], settings.features)
     if settings.model.prompts:
         metadata["domains"] = training_domains(settings, training)
     save_model(args.out, weights, settings, metadata)

@@ -8,12 +8,21 @@ from typing import Any, ClassVar
 
 from runtime import InputError
 
-AUDIO = (
-    "egemaps",
-    "wav2vec2",
-    "audio",
-)  # a feature belongs to a group by the beginning of its name
-VISUAL = ("clip", "flow", "openface", "openpose", "video")
+# A feature belongs to a group by the beginning of its name; texts are what the sound says.
+AUDIO = ("egemaps", "wav2vec2", "audio", "w2v", "xlm", "soundnet", "gemaps")
+VISUAL = (
+    "clip",
+    "flow",
+    "openface",
+    "openpose",
+    "video",
+    "dino",
+    "swin",
+    "imagebind",
+    "kinect",
+)
+
+LARGEST = 1e100  # of any number in a config
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,8 @@ def complete_groups(groups: dict[str, list[str]], features: list[str]) -> dict[s
         }
         groups = {g: members for g, members in groups.items() if members}
     listed = [f for members in groups.values() for f in members]
+    if not all(isinstance(f, str) for f in listed):
+        raise InputError(f"model.groups is {groups}", "map each group to a list of feature names")
     if sorted(listed) != sorted(features) or not all(groups.values()):
         odd = sorted(set(features) ^ set(listed)) or listed
         raise InputError(
@@ -191,6 +202,8 @@ def number(name: str, value: Any, kind: type) -> Any:
     """The value as int or float, or InputError."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise InputError(f"{name} is {value!r}", "write a number")
+    if abs(value) > LARGEST:
+        raise InputError(f"{name} is {str(value)[:20]}", "write a finite number")
     if kind is int and int(value) != value:
         raise InputError(f"{name} is {value!r}", "write a whole number")
     return kind(value)
