@@ -54,8 +54,11 @@ class Pool:
         for start in range(lo, hi, BLOCK_FRAMES):
             stop = min(start + BLOCK_FRAMES, hi)
             values, valid = reader.read(role, name, start, stop)
-            self.values[name][at + start : at + stop] = torch.from_numpy(values)
-            self.valid[name][at + start : at + stop] = torch.from_numpy(valid)
+            for held, read in ((self.values[name], values), (self.valid[name], valid)):
+                if self.device.type == "cpu":  # copies gain nothing from torch's threads
+                    held.numpy()[at + start : at + stop] = read
+                else:
+                    held[at + start : at + stop] = torch.from_numpy(read)
 
     def cut(
         self, rows: np.ndarray, inside: np.ndarray
@@ -65,12 +68,14 @@ class Pool:
         Returns streams (R, L, D), valid (R, L) and frames (R, L); a frame that is not inside holds
         whatever row it names.
         """
-        R, L = rows.shape
-        index = torch.from_numpy(rows.reshape(-1)).to(self.device)  # (R L,)
         frames = torch.from_numpy(inside).to(self.device)  # (R, L)
-        streams = {
-            name: values.index_select(0, index).view(R, L, -1)
-            for name, values in self.values.items()
-        }
-        valid = {name: ok[index].view(R, L) & frames for name, ok in self.valid.items()}
+        index = torch.from_numpy(rows).to(self.device)  # (R, L)
+        streams = {name: self._take(values, index) for name, values in self.values.items()}
+        valid = {name: self._take(ok, index) & frames for name, ok in self.valid.items()}
         return streams, valid, frames
+
+    def _take(self, held: Tensor, index: Tensor) -> Tensor:
+        """held (N, ...), index (R, L) -> (R, L, ...)."""
+        if self.device.type == "cpu":
+            return torch.from_numpy(held.numpy().take(index.numpy(), axis=0))
+        return held[index]
