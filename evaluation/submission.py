@@ -3,8 +3,9 @@
     python -m evaluation.submission --year 2026 --predictions noxi.h5 noxi-add.h5 ... --out team.zip
 
 Folders and suffixes of the year (evaluation.layouts), one float per line (`%.6f`), line k for frame
-k at 25 Hz. Everything is checked before a byte is written: every required participant is there, no
-other, every value finite and in 0..1 (`--clip` cuts to it). Equal predictions give equal bytes.
+k at 25 Hz; sessions of other splits than test are left out. Everything is checked before a byte is
+written: every required participant is there, no other, every value finite and in 0..1 (`--clip` cuts
+to it). Equal predictions give equal bytes.
 """
 
 import argparse
@@ -48,8 +49,9 @@ def collect(predictions: list[Path], layout: Layout, clip: bool) -> dict[str, np
                     f"{path}: the classes of {f.dataset} are not written here",
                     "hand in the regression sets; the form of this file is not public",
                 )
-            required = layout.folders[name].required() or f.participants()
-            there = f.participants()
+            # A run that evaluates validation sessions too has them in the same file.
+            there = [p for p in f.participants() if f.split(p[0]) in ("", "test")]
+            required = layout.folders[name].required() or there
             missing = [p for p in required if p not in there]
             if missing:
                 raise InputError(

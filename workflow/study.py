@@ -12,6 +12,7 @@ from pathlib import Path
 
 from corpora.demo import weights_files
 from corpora.sheet import Participant, read_sheet
+from evaluation.layouts import LAYOUTS
 from model.configs.base import did_you_mean
 from runtime import InputError
 from workflow import recordings
@@ -273,6 +274,35 @@ class Study:
         """Training curves of the runs that are trained."""
         trained = dict.fromkeys(run.weights for run in runs)
         return [f"{self.results}/curves/{name}/training.png" for name in trained]
+
+    def submission(self) -> dict:
+        """The section `submission`, checked: year, run, seed, clip; and its predictions files.
+
+        Raises InputError where there is none, or the run does not predict a test set of the year.
+        """
+        section = self.config.get("submission")
+        if not section:
+            raise InputError(
+                "config: `submission` is empty",
+                "name the run, for example submission: {year: 2026, run: da_mamba, seed: 1}",
+            )
+        run = self.runs.get(section["run"])
+        if run is None:
+            raise unknown_run("submission.run", section["run"], list(self.runs))
+        if section["seed"] not in run.seeds:
+            raise InputError(
+                f"config: submission.seed is {section['seed']}, no seed of {run.name}",
+                f"choose from: {', '.join(map(str, run.seeds))}",
+            )
+        datasets = {folder.dataset for folder in LAYOUTS[section["year"]].folders.values()}
+        predicted = [d for d in self.datasets(run) if d in datasets and f"{d}/test" in run.evaluate]
+        if not predicted:
+            raise InputError(
+                f"config: {run.name} evaluates no test set of a {section['year']} submission",
+                f"add to `evaluate`: {', '.join(f'{d}/test' for d in sorted(datasets))}",
+            )
+        home = f"{self.results}/predictions/{run.name}/seed-{section['seed']}"
+        return {"clip": False} | section | {"files": [f"{home}/{d}.h5" for d in predicted]}
 
     def columns(self, table: dict) -> list[str]:
         """Evaluated sets with labels of a table's runs, in the order of the config."""

@@ -185,3 +185,25 @@ rule efficiency:
     shell:
         "python -m model.efficiency {params.options} --out-dir {params.folder:q}"
         " --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
+
+
+rule submission:
+    # `snakemake submission`: the challenge's zip; checked before a byte of it is written.
+    input:
+        lambda w: study.submission()["files"],
+    output:
+        f"{study.results}/submission/{(study.config.get('submission') or {}).get('run', 'none')}.zip",
+    log:
+        "<logs>/submission.log",
+    conda:
+        "../../envs/media.yaml"
+    params:
+        fingerprint=study.fingerprint("evaluation.submission"),
+        options=lambda w: options(
+            {key: study.submission()[key] for key in ("year", "clip")}
+        ),
+    message:
+        "writing the submission"
+    shell:
+        "python -m evaluation.submission --predictions {input:q} {params.options}"
+        " --out {output:q} --log {log:q}"
