@@ -73,7 +73,9 @@ class CoupledMambaConfig(ModelConfig):
             "warmup_steps": 0,
             "epochs": 150,
         },
-        "demo": {},
+        # What the streams tell each other is learned late (docs/coupled_mamba.md); a cosine over so
+        # few steps would end before.
+        "demo": {"schedule": "constant", "learning_rate": 6e-3},
     }
 
     def checked(self, features: list[str]) -> "CoupledMambaConfig":
