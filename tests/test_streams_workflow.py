@@ -1,17 +1,35 @@
 """People who come with precomputed streams only: from their headers to aligned files and tables."""
 
+import csv
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import yaml
+from aligned_files import feature_file
 from stream_trees import EGEMAPS, W2VBERT, put, values
 
 from alignment import align, clock, labels, qc
 from alignment.aligned import AlignedFeature
+from corpora.__main__ import main as corpora
 from extractors import stream as extractor
 from media import probe
+from model.configs.base import complete_groups
 from runtime import InputError
+from workflow.config import load_config, merge
+from workflow.study import Study
+
+ROOT = Path(__file__).resolve().parent.parent
+STREAMS = {
+    "audio_egemaps": {"from": "stream", "name": EGEMAPS},
+    "audio_w2vbert": {"from": "stream", "name": W2VBERT, "dtype": "float16"},
+}
 
 
 def probed(prefix, out, *words):
@@ -159,3 +177,185 @@ def test_quality_of_somebody_without_video_and_audio(pinsoro, tmp_path):
     row = dict(zip(*(line.split("\t") for line in table.read_text().splitlines()), strict=True))
     assert (row["face_rate"], row["clipped"], row["silent"]) == ("", "", "")
     assert row["coverage_egemaps"] == "1.0" and row["length_spread_s"] == "0.0"
+
+
+SECONDS = 12
+PEOPLE = [
+    ("train", "001", "expert"), ("train", "001", "novice"),
+    ("train", "003", "expert"), ("val", "007", "expert"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def challenge(tmp_path_factory):
+    """(folder, config): a miniature download of two training sessions and one to validate on.
+
+    The engagement stands in the first column of the sound; w2v-BERT's header says 40 Hz.
+    """
+    house = tmp_path_factory.mktemp("a download")
+    n = SECONDS * 25
+    for i, (split, session, role) in enumerate(PEOPLE):
+        folder = house / "data/NoXi" / split / session
+        engagement = 0.5 + 0.4 * np.sin(np.arange(n) / 25 + i)
+        x = values(n, 6, i)
+        x[:, 0] = engagement
+        put(folder, role, EGEMAPS, x)
+        put(folder, role, W2VBERT, values(n, 4, i), 40.0)
+        if session != "003":
+            put(folder, role, "clip", values(n, 4, i))
+        lines = "".join(f"{v:.4f}\n" for v in engagement)
+        (folder / f"{role}.engagement.annotation.csv").write_text(lines)
+    with pytest.MonkeyPatch.context() as patch:
+        sheet = (house / "sessions.tsv").open("w", encoding="utf-8")
+        patch.setattr(sys, "stdout", sheet)
+        assert corpora(["init", "noxi", str(house / "data")]) == 0
+        sheet.close()
+    config = {
+        "results": str(house / "results"),
+        "sessions": str(house / "sessions.tsv"),
+        "media_root": str(house / "data"),
+        "demo": None,
+        "features": STREAMS,
+        "defaults": {
+            "features": list(STREAMS),
+            "evaluate": ["noxi/val"],
+            "seeds": [1],
+            "training": {"epochs": 20, "batch": 4},
+        },
+        "runs": {
+            "da_mamba": None, "da_mamba_no_partner": None, "constant": None,
+            "egemaps_mlp": {"features": list(STREAMS)},
+        },
+        "tables": {"main": {"runs": ["egemaps_mlp"], "bootstrap": 20}},
+    }  # fmt: skip
+    (house / "own.yaml").write_text(yaml.safe_dump(config))
+    return house, config
+
+
+@pytest.fixture(scope="module")
+def table(challenge):
+    """Real Snakemake from the streams to the CCC table."""
+    house, _ = challenge
+    environment = {k: v for k, v in os.environ.items() if k not in ("STUB_JOBS", "PYTHONPATH")}
+    target = house / "results/tables/main/ccc.csv"
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor", "--nolock",
+         "--configfile", str(house / "own.yaml"), "--", str(target)],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return target
+
+
+def test_from_the_download_to_a_table(table, challenge):
+    house, _ = challenge
+    with open(table, encoding="utf-8", newline="") as f:
+        (row,) = csv.DictReader(f)
+    score = float(next(v for k, v in row.items() if k.startswith("noxi/val")))
+    assert score > 0.5  # the sound tells the engagement, and nothing else does
+    with AlignedFeature(house / "results/aligned/noxi/007/expert/audio_w2vbert.h5") as feature:
+        assert feature.native_rate_hz == 25 and feature.n_ticks == SECONDS * 100
+        assert feature.valid(0, feature.n_ticks).all()
+    assert not (house / "results/faces").exists()  # nobody looked for a video
+
+
+def test_a_trained_run_refuses_other_features_and_names_them(table, challenge, capsys):
+    from model import predict
+    from model.checkpoint import load_tensors
+
+    house, _ = challenge
+    model = house / "results/runs/egemaps_mlp/seed-1/model.safetensors"
+    known = load_tensors(model)[1]["features"]
+    assert known["audio_egemaps"]["model_id"] == f"precomputed stream {EGEMAPS}"
+    assert known["audio_egemaps"]["dims"] == 6 and list(known) == list(STREAMS)
+    command = ["--checkpoint", str(model), "--sessions", "noxi/007:expert@val"]
+    command += ["--results", str(house / "results"), "--out", str(house / "p.h5")]
+    assert predict.main(command) == 0
+    # The same values under the same name, but openSMILE made them.
+    here, there = house / "results/aligned/noxi/007", house / "other/aligned/noxi/007"
+    shutil.copytree(here, there)
+    (there / "expert/audio_egemaps.json").unlink()
+    x = values(SECONDS * 25, 6, 3)
+    ours = feature_file(house / "ours.h5", x, np.arange(len(x)) / 25, name="audio_egemaps")
+    align.align(ours, there / "clock.json", there / "expert/audio_egemaps.h5")
+    command[command.index(str(house / "results"))] = str(house / "other")
+    capsys.readouterr()
+    assert predict.main([*command[:-1], str(house / "q.h5")]) == 1
+    error = capsys.readouterr().err
+    assert "noxi/007 expert: audio_egemaps differ" in error
+    assert (
+        "extractors.audio_egemaps" in error and EGEMAPS in error and not (house / "q.h5").exists()
+    )
+
+
+def study(challenge, **over) -> Study:
+    return Study(merge(merge(load_config(), challenge[1]), over))
+
+
+def test_our_extractors_are_left_alone_where_nothing_can_be_extracted(challenge):
+    """They are enabled by default; nobody has sound or picture, and no run asks for them."""
+    s = study(challenge)
+    assert "clip_face" in s.features
+    assert s.session_features(("noxi", "001")) == ["audio_egemaps", "audio_w2vbert"]
+    assert s.streams == list(STREAMS)
+
+
+@pytest.mark.parametrize(
+    ("features", "run", "problem"),
+    [
+        ({}, ["clip_face"], "reads the feature clip_face, but noxi/001 expert has no video"),
+        ({}, ["egemaps"], "reads the feature egemaps, but noxi/001 expert has no sound"),
+        (
+            {"clip": {"from": "stream", "name": "clip"}},
+            ["audio_egemaps", "clip"],
+            "reads the feature clip, but noxi/003 expert has no stream",
+        ),
+        ({"clip": {"from": "stream"}}, ["audio_egemaps"], "key `name` is missing"),
+        ({"klip": {"enabled": True}}, ["audio_egemaps"], "features.klip: unknown key"),
+        (
+            {"clip": {"from": "stream", "name": "clip", "drp": 3}},
+            ["audio_egemaps"],
+            "features.clip.drp: unknown key",
+        ),
+        ({"clip": {"from": "hub", "name": "clip"}}, ["audio_egemaps"], "features.clip.from"),
+    ],
+)
+def test_what_a_run_cannot_have_is_told_before_anything_runs(challenge, features, run, problem):
+    over = {"features": features, "runs": {"egemaps_mlp": {"features": run}}}
+    with pytest.raises(InputError) as e:
+        study(challenge, **over)
+    assert problem in e.value.problem, e.value.problem
+
+
+def test_an_extractors_name_may_be_given_to_a_stream(challenge):
+    over = {
+        "features": {"egemaps": {"from": "stream", "name": EGEMAPS}},
+        "runs": {"egemaps_mlp": {"features": ["egemaps"]}},
+    }
+    s = study(challenge, **over)
+    assert "egemaps" in s.streams
+    settings = s.feature_settings("egemaps")
+    assert "mode" not in settings and settings["doubled"] == "refuse"
+    assert s.feature_fingerprint("egemaps") != study(challenge).feature_fingerprint("egemaps")
+    options = s.stream_options(s.participants[0], "egemaps")
+    assert f"{W2VBERT}=" in options and f"{EGEMAPS}=" not in options
+
+
+def test_a_submission_is_of_a_run_a_seed_and_test_sets(challenge):
+    section = {"year": 2026, "run": "egemaps_mlp", "seed": 1}
+    for over, problem in [
+        ({}, "`submission` is empty"),
+        ({"submission": section | {"run": "dat"}}, "submission.run names dat"),
+        ({"submission": section | {"seed": 4}}, "submission.seed is 4"),
+        ({"submission": section}, "evaluates no test set"),
+    ]:
+        with pytest.raises(InputError) as e:
+            study(challenge, **over).submission()
+        assert problem in e.value.problem
+
+
+def test_groups_of_the_challenges_names():
+    names = ["audio_egemaps", "audio_w2vbert", "xlm", "clip", "openface2", "openpose", "dino"]
+    names += ["swin", "videomae", "imagebind", "openface3"]
+    groups = complete_groups({}, names)
+    assert groups == {"audio": names[:3], "visual": names[3:]}
