@@ -8,8 +8,8 @@ A synthetic corpus of real shape is written through the real writers. The loader
              larger than `training.pool_gb` on a fast disk)
     warm     every slice in the pool (each epoch after the first, if the corpus fits)
 and the same batches go through training steps of each preset. Rates are target windows per wall
-second, and, as other work on the machine disturbs those, per CPU second: the loader's one thread
-against steps that are measured on one thread and credited with a perfect speed-up on all. The
+second, and, as other work on the machine disturbs those, per CPU second: what a window costs the
+loader (its reading uses `--threads` threads too) against what it costs a step on one thread. The
 loader must give 3 times what the demo preset consumes.
 """
 
@@ -91,7 +91,7 @@ def loader_rates(results: Path, specs: list[str], settings: Settings) -> tuple[d
 def step_rate(settings: Settings, batches: list[Batch], threads: int) -> np.ndarray:
     """Target windows per second of training steps (forward, backward, optimiser, average).
 
-    (2,): wall, all threads; CPU, one thread, times the number of threads.
+    (2,): per wall second with all threads, per CPU second with one.
     """
     torch.manual_seed(0)
     device = pick_device()
@@ -108,7 +108,7 @@ def step_rate(settings: Settings, batches: list[Batch], threads: int) -> np.ndar
             of_batch.append(len(batch.target) / watch.seconds())
         rates.append(np.max(of_batch[1:], axis=0))
     torch.set_num_threads(threads)
-    return np.array([rates[0][0], threads * rates[1][1]])
+    return np.array([rates[0][0], rates[1][1]])
 
 
 def benchmark(folder: Path, sessions: int, minutes: float, presets: list[str], largest: int) -> str:

@@ -6,6 +6,7 @@ windows are cut there.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -32,7 +33,10 @@ class Pool:
     def load(
         self, spans: dict[Key, tuple[int, int]], open_session: Callable[[int], SessionReader]
     ) -> None:
-        """Hold these slices, spans: frames lo..hi of each. Nothing is read if all are held."""
+        """Hold these slices, spans: frames lo..hi of each. Nothing is read if all are held.
+
+        Streams are read side by side, by as many threads as torch may use.
+        """
         if set(spans) <= set(self.start):
             return
         self.start, self.values, self.valid, total = {}, {}, {}, 0  # free before allocating
@@ -42,11 +46,12 @@ class Pool:
         for name, dim in self.dims.items():
             self.values[name] = torch.empty(total, dim, device=self.device)  # (N, D)
             self.valid[name] = torch.empty(total, dtype=torch.bool, device=self.device)  # (N,)
-        for session in sorted({key[0] for key in spans}):
-            with open_session(session) as reader:
-                for key in (key for key in spans if key[0] == session):
-                    for name in self.dims:
-                        self._read(reader, key, name, *spans[key])
+        with ThreadPoolExecutor(torch.get_num_threads()) as workers:
+            for session in sorted({key[0] for key in spans}):
+                with open_session(session) as reader:
+                    keys = [key for key in spans if key[0] == session]
+                    work = [(reader, key, name, *spans[key]) for name in self.dims for key in keys]
+                    list(workers.map(lambda part: self._read(*part), work))
 
     def _read(self, reader: SessionReader, key: Key, name: str, lo: int, hi: int) -> None:
         """One stream of a slice, block after block of BLOCK_FRAMES into its place."""
