@@ -1,7 +1,8 @@
 """Bootstrap that resamples sessions, not frames: frames of one session are not independent.
 
 All roles of a session are drawn together. A resample is a vector of counts (how often each session
-was drawn); pooled CCC of all resamples comes from the sessions' moments in one matrix product.
+was drawn); the pooled CCC (Cohen's kappa of classes) of all resamples comes from the sessions'
+moments (confusion matrices) in one matrix product.
 
 The draw depends on the name of the set, the number of sessions and the base seed alone, so every
 run and every seed of a model sees the same resamples: differences between runs are paired.
@@ -12,7 +13,8 @@ import zlib
 
 import numpy as np
 
-from evaluation.metrics import Moments
+from evaluation.confusion import Confusion, kappas
+from evaluation.metrics import Moments, Statistics
 
 RESAMPLES = 1000
 SEED = 20250915
@@ -49,12 +51,24 @@ def pooled_ccc(sessions: list[Moments], counts: np.ndarray) -> np.ndarray:
     return np.where(varies, 2 * cov / np.where(varies, below, 1.0), 0.0)
 
 
-def seed_mean_draws(
-    seeds: list[dict[str, Moments]], name: str, resamples: int = RESAMPLES, seed: int = SEED
-) -> np.ndarray | None:
-    """Resampled pooled CCC, averaged over seeds: (R,), or None with fewer than two sessions.
+def pooled_kappa(sessions: list[Confusion], counts: np.ndarray) -> np.ndarray:
+    """Pooled Cohen's kappa (R,) of each row of counts (R, S) over the sessions' matrices (S)."""
+    matrices = np.stack([m.counts for m in sessions]).astype(np.float64)  # (S, C, C)
+    return kappas(np.tensordot(counts, matrices, 1))
 
-    seeds: one mapping session -> moments per seed, all with the same sessions.
+
+def pooled_scores(sessions: list[Statistics], counts: np.ndarray) -> np.ndarray:
+    """`pooled_ccc` or `pooled_kappa`, whichever the sessions are scored by."""
+    of = pooled_kappa if isinstance(sessions[0], Confusion) else pooled_ccc
+    return of(sessions, counts)
+
+
+def seed_mean_draws(
+    seeds: list[dict[str, Statistics]], name: str, resamples: int = RESAMPLES, seed: int = SEED
+) -> np.ndarray | None:
+    """Resampled pooled scores, averaged over seeds: (R,), or None with fewer than two sessions.
+
+    seeds: one mapping session -> statistics per seed, all with the same sessions.
     """
     names = sorted(seeds[0])
     if any(sorted(s) != names for s in seeds):
@@ -62,7 +76,7 @@ def seed_mean_draws(
     if len(names) < 2:
         return None
     counts = resample_counts(len(names), name, resamples, seed)
-    return np.mean([pooled_ccc([s[k] for k in names], counts) for s in seeds], axis=0)
+    return np.mean([pooled_scores([s[k] for k in names], counts) for s in seeds], axis=0)
 
 
 def interval(draws: np.ndarray | None, level: float = LEVEL) -> tuple[float, float] | None:

@@ -3,7 +3,7 @@
     python -m evaluation.compare --scores-a results/scores/da_mamba/seed-*/*.json \\
                                  --scores-b results/scores/egemaps_mlp/seed-*/*.json
 
-Per set: pooled CCC of A and of B (each the mean over its seeds), their difference, and its 95 %
+Per set: pooled CCC (Cohen's kappa of classes) of A and of B (each the mean over its seeds), their difference, and its 95 %
 interval over resamples of sessions that are the same for both. ``mean`` is the mean over sets.
 The interval speaks about other sessions, not about other seeds.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.bootstrap import RESAMPLES, SEED, interval, seed_mean_draws
-from evaluation.metrics import Moments, merge_all
+from evaluation.metrics import TITLES, Moments, Statistics, merge_all
 from evaluation.scorefile import Scores, read_scores, seeds_of
 from runtime import InputError
 from runtime.job import add_job_arguments, run_job
@@ -28,7 +28,7 @@ MEAN = "mean"
 
 @dataclass(frozen=True)
 class Difference:
-    """a - b of seed-mean pooled CCC; low and high are None with fewer than two sessions."""
+    """a - b of seed-mean pooled scores; low and high are None with fewer than two sessions."""
 
     name: str
     a: float
@@ -37,6 +37,7 @@ class Difference:
     low: float | None
     high: float | None
     n_sessions: int
+    metric: str
 
     def line(self) -> str:
         """One line of text."""
@@ -49,22 +50,23 @@ class Difference:
         )
 
 
-def seed_mean_ccc(seeds: list[dict[str, Moments]]) -> float:
-    """Mean over seeds of the CCC pooled over all sessions."""
-    return float(np.mean([merge_all(s.values()).ccc for s in seeds]))
+def seed_mean_score(seeds: list[dict[str, Statistics]]) -> float:
+    """Mean over seeds of the score (CCC, kappa of classes) pooled over all sessions."""
+    return float(np.mean([merge_all(s.values()).score for s in seeds]))
 
 
 def paired_difference(
-    a: dict[str, list[dict[str, Moments]]],
-    b: dict[str, list[dict[str, Moments]]],
+    a: dict[str, list[dict[str, Statistics]]],
+    b: dict[str, list[dict[str, Statistics]]],
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> list[Difference]:
     """Differences per set, then their mean over sets when there is more than one.
 
-    a, b: set name -> one mapping session -> moments per seed. Both need the same sets and sessions
-    with the same number of labelled frames; raises InputError otherwise.
+    a, b: set name -> one mapping session -> statistics per seed. Both need the same sets and sessions
+    with the same number of labelled frames, all scored by one metric; raises InputError otherwise.
     """
+    metric = metric_of([*a.values(), *b.values()])
     found, draws = [], []
     for name in a:
         _check_same_sessions(name, a[name][0], b.get(name, [{}])[0])
@@ -72,18 +74,29 @@ def paired_difference(
         draws_b = seed_mean_draws(b[name], name, resamples, seed)
         draws.append(None if draws_a is None or draws_b is None else draws_a - draws_b)
         low, high = interval(draws[-1]) or (None, None)
-        of_a, of_b = seed_mean_ccc(a[name]), seed_mean_ccc(b[name])
-        found.append(Difference(name, of_a, of_b, of_a - of_b, low, high, len(a[name][0])))
+        of_a, of_b = seed_mean_score(a[name]), seed_mean_score(b[name])
+        found.append(Difference(name, of_a, of_b, of_a - of_b, low, high, len(a[name][0]), metric))
     if len(found) > 1:
         known = all(d is not None for d in draws)
         low, high = (interval(np.mean(draws, axis=0)) if known else None) or (None, None)
         of_a, of_b = (float(np.mean([getattr(f, k) for f in found])) for k in ("a", "b"))
         n = sum(f.n_sessions for f in found)
-        found.append(Difference(MEAN, of_a, of_b, of_a - of_b, low, high, n))
+        found.append(Difference(MEAN, of_a, of_b, of_a - of_b, low, high, n, metric))
     return found
 
 
-def _check_same_sessions(name: str, a: dict[str, Moments], b: dict[str, Moments]) -> None:
+def metric_of(sets: list[list[dict[str, Statistics]]]) -> str:
+    """The metric of all sets; raises InputError when there are several: they have no mean."""
+    metrics = {m.metric for seeds in sets for sessions in seeds for m in sessions.values()}
+    if len(metrics) > 1:
+        raise InputError(
+            "some sets are scored by CCC, others by Cohen's kappa",
+            "compare runs of one task, or choose --sets of one task",
+        )
+    return next(iter(metrics), Moments.metric)
+
+
+def _check_same_sessions(name: str, a: dict[str, Statistics], b: dict[str, Statistics]) -> None:
     frames_a, frames_b = ({k: m.n for k, m in x.items()} for x in (a, b))
     if frames_a != frames_b:
         differing = sorted(set(frames_a.items()) ^ set(frames_b.items()))[0][0]
@@ -141,7 +154,7 @@ def report(
 ) -> None:
     """Compare, print, and write a JSON when `out` is given."""
     run_a, run_b, found = compare(paths_a, paths_b, sets, resamples, seed)
-    print(f"pooled CCC, {run_a} - {run_b}")
+    print(f"pooled {TITLES[found[0].metric]}, {run_a} - {run_b}")
     for difference in found:
         print("  " + difference.line())
     if out:

@@ -4,7 +4,7 @@
     python -m evaluation.curves training --history H1.jsonl H2.jsonl --out T.png
 
 Which sessions are shown is a rule, not a choice: of all labelled sessions given, ranked by their
-CCC (roles pooled, mean over seeds; ties by name), the best, the median (the lower one of an even
+CCC, or kappa of classes (roles pooled, mean over seeds; ties by name), the best, the median (the lower one of an even
 number) and the worst. Line: mean over seeds; band: lowest to highest seed. Numbers only: no face,
 frame or audio of a person. Equal input gives equal bytes.
 """
@@ -18,9 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.metrics import Moments, merge_all
+from evaluation.confusion import Confusion
+from evaluation.metrics import TITLES, Moments, Statistics, merge_all
 from evaluation.predictions import (
     PredictionFile,
+    agreement,
     label_path,
     read_labels,
     sample,
@@ -36,7 +38,11 @@ log = get_logger("curves")
 TRUTH, PREDICTION = "#222222", "#1f77b4"
 WIDTH_IN, HEIGHT_IN, DPI = 4.2, 1.9, 110  # of one panel
 NOT_DRAWN = ("epoch", "steps")
-NO_LOSSES = {"val_ccc": "CCC of the validation sets", "learning_rate": "learning rate"}
+NO_LOSSES = {
+    "val_ccc": "CCC of the validation sets",
+    "val_kappa": "Cohen's kappa of the validation sets",
+    "learning_rate": "learning rate",
+}
 
 
 @dataclass(frozen=True)
@@ -51,14 +57,19 @@ class Curve:
 
 @dataclass(frozen=True)
 class SessionCurves:
-    """All labelled participants of a session, and its CCC per seed."""
+    """All labelled participants of a session, and its score (CCC, kappa of classes) per seed."""
 
     spec: SessionSpec
     curves: list[Curve]
     per_seed: list[float]
+    classes: int = 0
 
     @property
-    def ccc(self) -> float:
+    def metric(self) -> str:
+        return TITLES[Confusion.metric if self.classes else Moments.metric]
+
+    @property
+    def score(self) -> float:
         return float(np.mean(self.per_seed))
 
 
@@ -66,7 +77,8 @@ def read_session(
     files: list[PredictionFile], results: Path, spec: SessionSpec
 ) -> SessionCurves | None:
     """Curves of a session's labelled participants; None when nobody has labels."""
-    curves, moments = [], [[] for _ in files]
+    curves: list[Curve] = []
+    statistics: list[list[Statistics]] = [[] for _ in files]
     for role in sorted(spec.roles):
         path = label_path(results, spec.dataset, spec.session, role)
         if not path.exists():
@@ -75,17 +87,19 @@ def read_session(
         truth = np.where(labels.valid, labels.values, np.nan)
         rows = [sample(f.read(spec.session, role), labels.time)[0] for f in files]
         for k, row in enumerate(rows):
-            moments[k].append(Moments.of(truth[labels.valid], row[labels.valid]))
+            pair = truth[labels.valid], row[labels.valid]
+            place = f"{spec.session}/{role}"
+            statistics[k].append(agreement(files[k], place, path, *pair))
         curves.append(Curve(role, labels.time, truth, np.stack(rows)))
-    per_seed = [merge_all(m) for m in moments]
+    per_seed = [merge_all(s) for s in statistics]
     if not curves or per_seed[0].n == 0:
         return None
-    return SessionCurves(spec, curves, [m.ccc for m in per_seed])
+    return SessionCurves(spec, curves, [s.score for s in per_seed], files[0].classes)
 
 
 def select(sessions: list[SessionCurves]) -> list[tuple[str, SessionCurves]]:
     """Best, median and worst by the rule of the module docstring, each session once."""
-    ranked = sorted(sessions, key=lambda s: (-s.ccc, s.spec.split, s.spec.session))
+    ranked = sorted(sessions, key=lambda s: (-s.score, s.spec.split, s.spec.session))
     places = {"best": 0, "median": len(ranked) // 2, "worst": len(ranked) - 1}
     if len(ranked) == 1:
         return [("only", ranked[0])]
@@ -106,29 +120,40 @@ def draw_predictions(chosen: list[tuple[str, SessionCurves]], title: str, out: P
     shown = [c for _, s in chosen for c in s.curves]
     low = min(0.0, *(float(np.nanmin(c.truth)) if np.isfinite(c.truth).any() else 0 for c in shown))
     low = min(low, *(float(c.seeds.min()) for c in shown))
-    high = max(1.0, *(float(c.seeds.max()) for c in shown))
+    high = max(1.0, *(float(c.seeds.max()) for c in shown), *(s.classes - 1 for _, s in chosen))
     for row, (name, session) in zip(grid, chosen, strict=True):
         for panel in row[len(session.curves) :]:
             panel.set_axis_off()
         for panel, curve in zip(row, session.curves, strict=False):
             minutes = curve.time[-1] > 300
             time = curve.time / 60 if minutes else curve.time
-            if len(curve.seeds) > 1:
+            if session.classes:  # classes have no mean: one line of steps per seed
+                lines = panel.step(
+                    time, curve.seeds.T, color=PREDICTION, linewidth=0.6, where="mid"
+                )
+                lines[0].set_label("prediction")
+            elif len(curve.seeds) > 1:
                 ends = curve.seeds.min(axis=0), curve.seeds.max(axis=0)
                 panel.fill_between(time, *ends, color=PREDICTION, alpha=0.25, linewidth=0)
             panel.plot(time, curve.truth, color=TRUTH, linewidth=1, label="label")
-            mean = curve.seeds.mean(axis=0)
-            panel.plot(time, mean, color=PREDICTION, linewidth=1, label="prediction")
+            if not session.classes:
+                mean = curve.seeds.mean(axis=0)
+                panel.plot(time, mean, color=PREDICTION, linewidth=1, label="prediction")
             panel.set_ylim(low - 0.02, high + 0.02)
-            panel.set_title(curve.role, fontsize=8, loc="right")
+            panel.set_title(plain(curve.role), fontsize=8, loc="right")
             panel.set_xlabel("time (min)" if minutes else "time (s)", fontsize=7)
             panel.tick_params(labelsize=7)
-        where = f"{name}: {session.spec.session} ({session.spec.split}), CCC {session.ccc:.2f}"
-        row[0].set_title(where, fontsize=8, loc="left")
-        row[0].set_ylabel("engagement", fontsize=7)
+        where = f"{name}: {session.spec.session} ({session.spec.split}), {session.metric} {session.score:.2f}"
+        row[0].set_title(plain(where), fontsize=8, loc="left")
+        row[0].set_ylabel("class" if session.classes else "engagement", fontsize=7)
     grid[0][0].legend(fontsize=7, loc="upper right", framealpha=0.6)
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(plain(title), fontsize=9)
     save(figure, out)
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib writes as it is, without reading formulas between dollar signs."""
+    return text.replace("$", r"\$")
 
 
 def save(figure, out: Path) -> None:
@@ -146,7 +171,7 @@ def curves(
     """
     files = [PredictionFile(p) for p in predictions]
     try:
-        keys = sorted({(f.run, f.dataset) for f in files})
+        keys = sorted({(f.run, f.dataset, f.classes) for f in files})
         if len(keys) != 1 or len({f.seed for f in files}) != len(files):
             raise InputError(
                 f"{', '.join(str(p) for p in predictions)} are not seeds of one run and dataset",
@@ -168,11 +193,11 @@ def curves(
     chosen = select(labelled)
     seeds = f"{len(files)} seed{'s' if len(files) > 1 else ''}"
     band = ", band: lowest to highest" if len(files) > 1 else ""
-    run, dataset = keys[0]
+    run, dataset, _ = keys[0]
     title = f"{run} on {dataset}: {len(labelled)} labelled sessions, {seeds}{band}"
     draw_predictions(chosen, title, out)
     for name, s in chosen:
-        log.info("%s: %s/%s, CCC %.3f", name, s.spec.dataset, s.spec.session, s.ccc)
+        log.info("%s: %s/%s, %s %.3f", name, s.spec.dataset, s.spec.session, s.metric, s.score)
     return chosen
 
 
@@ -216,7 +241,7 @@ def training_curves(histories: list[Path], out: Path) -> None:
     for panel, (name, title) in zip(panels, names.items(), strict=False):
         for path, series in zip(histories, found, strict=True):
             if name in series:
-                label = "/".join(path.parts[-3:-1])
+                label = plain("/".join(path.parts[-3:-1]))
                 panel.plot(*series[name], marker=".", markersize=3, linewidth=1, label=label)
         panel.set_title(title, fontsize=8, loc="left")
         panel.tick_params(labelsize=7)

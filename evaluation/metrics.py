@@ -19,8 +19,13 @@ Definitions where the formula or the question breaks down:
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from typing import ClassVar
 
 import numpy as np
+
+from evaluation.confusion import Confusion
+
+TITLES = {"ccc": "CCC", "kappa": "Cohen's kappa"}  # of the metrics that a set is scored by
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Moments:
     ss_prediction: float = 0.0
     cross: float = 0.0
     abs_error: float = 0.0
+    metric: ClassVar[str] = "ccc"
 
     @classmethod
     def of(cls, truth: np.ndarray, prediction: np.ndarray) -> "Moments":
@@ -94,6 +100,8 @@ class Moments:
         offset = self.mean_truth - self.mean_prediction
         return _unit(2 * self.cross / (self.ss_truth + self.ss_prediction + self.n * offset**2))
 
+    score = ccc
+
     @property
     def pearson(self) -> float:
         """Pearson's r; NaN for a constant."""
@@ -128,12 +136,16 @@ class Moments:
         return cls(**{f.name: record[f.name] for f in fields(cls)})
 
 
-def merge_all(parts: Iterable[Moments]) -> Moments:
-    """Moments of the concatenation of all parts."""
-    total = Moments()
+# What is kept of a set of frames: enough for its score, and to be merged with others.
+Statistics = Moments | Confusion
+
+
+def merge_all(parts: Iterable[Statistics]) -> Statistics:
+    """Statistics of the concatenation of all parts; those of no frame without a part."""
+    total = None
     for part in parts:
-        total = total.merge(part)
-    return total
+        total = part if total is None else total.merge(part)
+    return Moments() if total is None else total
 
 
 def ccc(truth: np.ndarray, prediction: np.ndarray) -> float:

@@ -2,7 +2,8 @@
 
 Predictions file (written by model.predict): HDF5 with root attributes run, seed, dataset,
 fingerprint, schema_version and, per session and role, ``time`` (n,) s, ``engagement`` (n,),
-``valid`` (n,): false where no feature of the target was present.
+``valid`` (n,): false where no feature of the target was present. Of a run of classes the root
+attribute classes is their number and ``engagement`` the index of the likeliest one.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluation.confusion import Confusion, not_class
+from evaluation.metrics import Moments, Statistics
 from runtime import InputError
 from store.features import open_hdf5, read_features
 
@@ -20,11 +23,15 @@ MAX_BEYOND_S = 0.5  # default: labels may outlast the predictions by this much
 
 @dataclass(frozen=True)
 class Series:
-    """A value over session time: time (n,) s, values (n,) float64, valid (n,) bool."""
+    """A value over session time: time (n,) s, values (n,) float64, valid (n,) bool.
+
+    classes: how many there are where values are class indices, otherwise 0.
+    """
 
     time: np.ndarray
     values: np.ndarray
     valid: np.ndarray
+    classes: int = 0
 
 
 class PredictionFile:
@@ -47,6 +54,7 @@ class PredictionFile:
         self.run = str(attributes["run"])
         self.seed = int(attributes["seed"])
         self.dataset = str(attributes["dataset"])
+        self.classes = int(attributes.get("classes", 0))
 
     def __enter__(self) -> "PredictionFile":
         return self
@@ -70,6 +78,7 @@ class PredictionFile:
                 group["time"][()].astype(np.float64),
                 group["engagement"][()].astype(np.float64),
                 group["valid"][()].astype(bool),
+                self.classes,
             )
         except (KeyError, OSError) as e:
             detail = " ".join(str(e).split())[:120]
@@ -105,6 +114,7 @@ def sample(series: Series, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     A time within `MATCH_S` of a frame takes that frame; others are interpolated linearly between
     their neighbours (valid when both are); before the first and after the last the end is held.
+    Classes are never interpolated: every time takes the nearest frame, the earlier one of two.
     """
     time, last = series.time, len(series.time) - 1
     right = np.clip(np.searchsorted(time, at), 0, last)
@@ -112,10 +122,28 @@ def sample(series: Series, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     nearest = np.where(np.abs(time[left] - at) <= np.abs(time[right] - at), left, right)
     matched = np.abs(time[nearest] - at) <= MATCH_S
     outside = (at < time[0]) | (at > time[-1])
-    single = matched | outside
+    single = matched | outside | (series.classes > 0)
     values = np.where(single, series.values[nearest], np.interp(at, time, series.values))
     valid = np.where(single, series.valid[nearest], series.valid[left] & series.valid[right])
     return values, valid
+
+
+def agreement(
+    predictions: PredictionFile, place: str, labels: Path, truth: np.ndarray, values: np.ndarray
+) -> Statistics:
+    """Moments, or of a run of classes the confusion matrix; raises InputError for no class."""
+    if not predictions.classes:
+        return Moments.of(truth, values)
+    for path, found in ((labels, truth), (predictions.path, values)):
+        wrong = not_class(found, predictions.classes)
+        if wrong.any():
+            raise InputError(
+                f"{path}: {place} holds {found[wrong][0]:g}, which is none of the "
+                f"{predictions.classes} classes of run {predictions.run}",
+                f"classes are whole numbers from 0 to {predictions.classes - 1}: correct the labels, "
+                "or the run's number of classes",
+            )
+    return Confusion.of(truth, values, predictions.classes)
 
 
 def beyond(series: Series, at: np.ndarray) -> float:

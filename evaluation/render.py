@@ -5,12 +5,15 @@ import io
 import re
 from dataclasses import dataclass, field
 
+from evaluation.metrics import TITLES, Moments
 from evaluation.summary import Cell
 
-FIELDS = ("std", "low", "high", "n_seeds", "n_sessions", "n_excluded")
+FIELDS = ("std", "low", "high", "n_seeds", "n_sessions", "n_excluded", "metric")
 COMPUTED, REPORTED = "computed", "reported"
 NOTHING = "–"
 NOTE_SEPARATOR = " | "
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
+BLOCK_START = re.compile(r"([+-]|#{1,6})(\s|$)|-[-\s]*$|=+$")  # of Markdown
 
 
 @dataclass
@@ -31,12 +34,19 @@ class Row:
 
 @dataclass
 class Table:
-    """Columns in order with a subtitle each (sessions, exclusions), rows, and footnotes."""
+    """Columns in order with a subtitle each (sessions, exclusions), rows, and footnotes.
+
+    titles: what Markdown and LaTeX write above a column, where that is not its name.
+    """
 
     columns: list[str]
     subtitles: dict[str, str]
     rows: list[Row]
     footnotes: list[str]
+    titles: dict[str, str] = field(default_factory=dict)
+
+    def title(self, column: str) -> str:
+        return self.titles.get(column, column)
 
 
 def decimals(value: float) -> str:
@@ -63,7 +73,7 @@ def _text(row: Row, column: str) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """One line per run; per column its mean and std, low, high, n_seeds, n_sessions, n_excluded."""
+    """One line per run; per column its mean and std, low, high, n_*, metric."""
     header = ["run", "kind"]
     for column in table.columns:
         header += [column, *(f"{column} {name}" for name in FIELDS)]
@@ -82,10 +92,19 @@ def to_csv(table: Table) -> str:
 
 
 def csv_text(lines: list[list]) -> str:
-    """Comma-separated text with quoting where needed; newline at each line's end."""
+    """Comma-separated text with quoting where needed; newline at each line's end.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe in front; numbers do not.
+    """
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(lines)
+    safe = [[_no_formula(v) if isinstance(v, str) else v for v in line] for line in lines]
+    csv.writer(out, lineterminator="\n").writerows(safe)
     return out.getvalue()
+
+
+def _no_formula(text: str) -> str:
+    formula = text.lstrip()[:1] in set("=+-@") or text[:1] in set("\t\r\n")
+    return f"'{text}" if formula and text and not NUMBER.fullmatch(text) else text
 
 
 def _csv_value(value: float | int | None) -> str:
@@ -95,15 +114,22 @@ def _csv_value(value: float | int | None) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Plain text inside a Markdown table cell. Underscores inside a word need no escape."""
-    text = re.sub(r"([\\|<>*`\[\]])", r"\\\1", " ".join(text.split()))
+    """Plain text inside a Markdown table cell or list item: no tag, entity, link, list or heading.
+
+    Underscores inside a word need no escape.
+    """
+    text = re.sub(r"([\\|<>&*`~\[\]])", r"\\\1", " ".join(text.split()))
+    if BLOCK_START.match(text):
+        text = f"\\{text}"
+    # A backslash before a digit would be printed; as an entity it starts no numbered list.
+    text = re.sub(r"^(\d)(\d*[.)](?:\s|$))", lambda m: f"&#{ord(m[1])};{m[2]}", text)
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
 
 
 def to_markdown(table: Table) -> str:
     """A Markdown table with footnotes below."""
     header = ["run"] + [
-        escape_markdown(c)
+        escape_markdown(table.title(c))
         + (f"<br>{escape_markdown(table.subtitles[c])}" if table.subtitles.get(c) else "")
         for c in table.columns
     ]
@@ -153,7 +179,9 @@ def to_latex(table: Table) -> str:
     """A tabular with booktabs rules (needs \\usepackage{booktabs}) and the footnotes below."""
     columns = "l" + "r" * len(table.columns)
     lines = ["% needs \\usepackage{booktabs}", f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]
-    lines.append(" & ".join(["run", *(escape_latex(c) for c in table.columns)]) + r" \\")
+    lines.append(
+        " & ".join(["run", *(escape_latex(table.title(c)) for c in table.columns)]) + r" \\"
+    )
     subtitles = [escape_latex(table.subtitles.get(c, "")) for c in table.columns]
     lines.append(" & ".join(["", *(f"{{\\scriptsize {s}}}" for s in subtitles)]) + r" \\")
     lines.append("\\midrule")
@@ -182,7 +210,8 @@ def to_terminal(text: str, width: int = 120) -> str:
         return _aligned([header, *([r[h] for h in header] for r in rows)], width)
     columns = [h for h in header if f"{h} n_seeds" in header]
     body = [[r["run"], *(_terminal_cell(r, c) for c in columns)] for r in rows]
-    sizes = ["", *(_size_text(rows, c) for c in columns)]
+    metrics = {c: r[f"{c} metric"] for c in columns for r in rows if r[f"{c} metric"]}
+    sizes = ["", *(metric_text(metrics, c) + _size_text(rows, c) for c in columns)]
     notes: dict[str, list[str]] = {}
     for r in rows:
         for note in filter(None, r["notes"].split(NOTE_SEPARATOR)):
@@ -192,6 +221,13 @@ def to_terminal(text: str, width: int = 120) -> str:
         who = "" if len(runs) == len(rows) else f" ({', '.join(runs)})"
         lines.append(f"  * {note}{who}")
     return "\n".join(lines)
+
+
+def metric_text(metrics: dict[str, str], column: str) -> str:
+    """``Cohen's kappa, `` in a table that has any other metric than CCC; else nothing."""
+    if column not in metrics or set(metrics.values()) == {Moments.metric}:
+        return ""
+    return f"{TITLES[metrics[column]]}, "
 
 
 def size_text(n_sessions: int, n_excluded: int) -> str:

@@ -3,6 +3,8 @@
 One CCC per split over all labelled frames of all sessions and roles pooled, on the labels' own
 time stamps, as the MultiMediate challenge scores; each participant's CCC, Pearson's r and mean
 absolute error beside it, and the moments from which tables resample sessions (evaluation.metrics).
+Runs of classes are scored by Cohen's kappa, pooled in the same way, with accuracy and the confusion
+matrix beside it (evaluation.confusion).
 
 Which frames count: every frame whose label is valid. Where the target had no input at all the
 model's output is scored nevertheless (a run may not shrink its own test set) and counted as
@@ -15,15 +17,18 @@ import math
 import sys
 from pathlib import Path
 
-from evaluation.metrics import Moments, merge_all
+from evaluation.confusion import Confusion
+from evaluation.metrics import TITLES, Moments, Statistics, merge_all
 from evaluation.predictions import (
     MAX_BEYOND_S,
     PredictionFile,
+    agreement,
     beyond,
     label_path,
     read_labels,
     sample,
 )
+from evaluation.scorefile import SCHEMA_VERSION, read_statistics
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
 from store.atomic import write_text
@@ -31,12 +36,23 @@ from store.session_spec import SessionSpec, parse_spec
 from store.sidecar import file_identity
 
 log = get_logger("score")
-SCHEMA_VERSION = 1
+BESIDE = ("bias", "sd_ratio")  # of whole sets of values only
 
 
 def number(value: float) -> float | None:
     """A float for JSON: null instead of NaN."""
     return None if math.isnan(value) else value
+
+
+def numbers_of(statistics: Statistics) -> dict[str, object]:
+    """What the scores file says of a set of frames: its score, others beside it."""
+    if isinstance(statistics, Confusion):
+        return {
+            "kappa": number(statistics.kappa),
+            "accuracy": number(statistics.accuracy),
+            "confusion": statistics.rows(),
+        }
+    return {name: number(getattr(statistics, name)) for name in ("ccc", "pearson", "mae")}
 
 
 def score_participant(
@@ -71,19 +87,18 @@ def score_participant(
             f"{predictions.path}: the prediction of {session}/{role} at {at[wrong][0]:.2f} s is not a number",
             "the training may have diverged: look at its history.jsonl, lower the learning rate, train again",
         )
-    moments = Moments.of(labels.values[labels.valid], values)
-    return {
+    truth = labels.values[labels.valid]
+    found = agreement(predictions, f"{session}/{role}", path, truth, values)
+    record = {
         "session": session,
         "role": role,
-        "n": moments.n,
+        "n": found.n,
         "n_masked": int((~labels.valid).sum()),
         "n_without_input": int((~with_input).sum()),
         "n_beyond": int(((at < series.time[0]) | (at > series.time[-1])).sum()),
-        "ccc": number(moments.ccc),
-        "pearson": number(moments.pearson),
-        "mae": number(moments.mae),
-        "moments": moments.to_dict(),
+        **numbers_of(found),
     }
+    return record if predictions.classes else record | {"moments": found.to_dict()}
 
 
 def score_split(
@@ -103,14 +118,13 @@ def score_split(
                 log.info("%s/%s has no labels: not scored", spec.session, role)
             else:
                 participants.append(scored)
-    pooled = merge_all(Moments.from_dict(p["moments"]) for p in participants)
+    start = Confusion.empty(predictions.classes) if predictions.classes else Moments()
+    pooled = merge_all([start, *(read_statistics(p) for p in participants)])
     labelled = {p["session"] for p in participants if p["n"]}
+    more = {} if predictions.classes else {k: number(getattr(pooled, k)) for k in BESIDE}
     return {
-        "ccc": number(pooled.ccc),
-        "pearson": number(pooled.pearson),
-        "mae": number(pooled.mae),
-        "bias": number(pooled.bias),
-        "sd_ratio": number(pooled.sd_ratio),
+        **numbers_of(pooled),
+        **more,
         "n_sessions": len(labelled),
         "n_participants": sum(p["n"] > 0 for p in participants),
         "n_frames": pooled.n,
@@ -164,6 +178,7 @@ def score(
                     f"add {name} to --sets",
                 )
         n_excluded = parse_excluded(excluded)
+        metric = Confusion.metric if predictions.classes else Moments.metric
         splits = {}
         for split in sorted(name.partition("/")[2] for name in wanted):
             own = [s for s in specs if s.split == split]
@@ -171,13 +186,15 @@ def score(
                 predictions, results, own, n_excluded.get(split, 0), max_beyond_s
             )
             s = splits[split]
+            value = s[metric]
             log.info(
-                "%s seed %d on %s/%s: CCC %s over %d frames of %d sessions",
+                "%s seed %d on %s/%s: %s %s over %d frames of %d sessions",
                 predictions.run,
                 predictions.seed,
                 dataset,
                 split,
-                "undefined" if s["ccc"] is None else f"{s['ccc']:.4f}",
+                TITLES[metric],
+                "undefined" if value is None else f"{value:.4f}",
                 s["n_frames"],
                 s["n_sessions"],
             )
@@ -186,6 +203,7 @@ def score(
             "run": predictions.run,
             "seed": predictions.seed,
             "dataset": dataset,
+            "metric": metric,
             "fingerprint": fingerprint,
             "predictions": file_identity(predictions_path),
             "splits": splits,
@@ -197,7 +215,7 @@ def score(
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m evaluation.score",
-        description="Score one run and seed on one dataset: pooled CCC per split, and per participant.",
+        description="Score one run and seed on one dataset: pooled CCC (kappa of classes) per split, and per participant.",
     )
     parser.add_argument("--predictions", required=True, type=Path, help="predictions file (.h5)")
     parser.add_argument(

@@ -5,7 +5,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.metrics import Moments, merge_all
+from evaluation.confusion import Confusion
+from evaluation.metrics import Moments, Statistics, merge_all
 from runtime import InputError
 
 SCHEMA_VERSION = 1
@@ -13,11 +14,11 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Participant:
-    """One scored participant."""
+    """One scored participant. statistics: moments of values, the confusion matrix of classes."""
 
     session: str
     role: str
-    moments: Moments
+    statistics: Statistics
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,17 @@ class SetScores:
     participants: tuple[Participant, ...]
     n_excluded: int
 
-    def sessions(self) -> dict[str, Moments]:
-        """Moments per session, roles merged; sessions without a labelled frame left out."""
-        grouped: dict[str, list[Moments]] = defaultdict(list)
+    def sessions(self) -> dict[str, Statistics]:
+        """Statistics per session, roles merged; sessions without a labelled frame left out."""
+        grouped: dict[str, list[Statistics]] = defaultdict(list)
         for p in self.participants:
-            if p.moments.n:
-                grouped[p.session].append(p.moments)
+            if p.statistics.n:
+                grouped[p.session].append(p.statistics)
         return {name: merge_all(parts) for name, parts in grouped.items()}
 
-    def pooled(self) -> Moments:
-        """Moments of all frames of all sessions and roles."""
-        return merge_all(p.moments for p in self.participants)
+    def pooled(self) -> Statistics:
+        """Statistics of all frames of all sessions and roles."""
+        return merge_all(p.statistics for p in self.participants)
 
 
 # run -> "dataset/split" -> seed -> scores
@@ -62,8 +63,17 @@ def read_scores(paths: list[Path]) -> Scores:
     return scores
 
 
-def seeds_of(by_seed: dict[int, SetScores], run: str, name: str) -> list[dict[str, Moments]]:
-    """Session moments per seed, in order of seeds; InputError when seeds saw different sessions."""
+def seeds_of(by_seed: dict[int, SetScores], run: str, name: str) -> list[dict[str, Statistics]]:
+    """Session statistics per seed, in order of seeds.
+
+    Raises InputError when seeds saw different sessions, or were scored by different metrics.
+    """
+    metrics = {s.pooled().metric for s in by_seed.values() if s.pooled().n}
+    if len(metrics) > 1:
+        raise InputError(
+            f"run {run} was scored on {name} by {' and by '.join(sorted(metrics))}",
+            "train and score all seeds of a run with the same task",
+        )
     seeds = [by_seed[k].sessions() for k in sorted(by_seed)]
     for k, sessions in zip(sorted(by_seed), seeds, strict=True):
         if set(sessions) != set(seeds[0]):
@@ -75,13 +85,24 @@ def seeds_of(by_seed: dict[int, SetScores], run: str, name: str) -> list[dict[st
     return seeds
 
 
+def _classes(statistics: Statistics) -> int:
+    return len(statistics.counts) if isinstance(statistics, Confusion) else 0
+
+
+def read_statistics(record: dict) -> Statistics:
+    """Statistics of a participant's record: its confusion matrix or its moments."""
+    if "confusion" in record:
+        return Confusion.from_rows(record["confusion"])
+    return Moments.from_dict(record["moments"])
+
+
 def _read(path: Path) -> tuple[str, int, dict[str, SetScores]]:
     cure = f"delete it and run again, it will be remade: rm '{path}'"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as e:
         raise InputError(f"{path} does not exist", "run the workflow; it makes the file") from e
-    except (ValueError, UnicodeDecodeError) as e:
+    except (ValueError, RecursionError) as e:
         raise InputError(f"{path} is not a scores file ({str(e)[:80]})", cure) from e
     if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
         raise InputError(f"{path} is not a scores file of schema {SCHEMA_VERSION}", cure)
@@ -89,10 +110,14 @@ def _read(path: Path) -> tuple[str, int, dict[str, SetScores]]:
         sets = {}
         for split, found in record["splits"].items():
             participants = tuple(
-                Participant(p["session"], p["role"], Moments.from_dict(p["moments"]))
+                Participant(p["session"], p["role"], read_statistics(p))
                 for p in found["participants"]
             )
+            if len({(p.statistics.metric, _classes(p.statistics)) for p in participants}) > 1:
+                raise ValueError("participants are scored by different metrics or classes")
             sets[f"{record['dataset']}/{split}"] = SetScores(participants, found["n_excluded"])
         return str(record["run"]), int(record["seed"]), sets
-    except (KeyError, TypeError, AttributeError) as e:
+    except KeyError as e:
         raise InputError(f"{path} lacks {e}", cure) from e
+    except (TypeError, AttributeError, ValueError, ArithmeticError) as e:
+        raise InputError(f"{path} is not a scores file ({str(e)[:80]})", cure) from e

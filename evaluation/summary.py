@@ -4,6 +4,9 @@ A column is a set (``noxi/test``) or a mean over datasets. ``Combined`` is the m
 columns that have labels; where no test set has labels, over the val columns. Where both kinds are
 shown and at least two val sets have labels, ``Combined val`` is the mean over those. Test and val
 are never mixed. A run that lacks one of the averaged columns has no Combined.
+
+A column of values is scored by CCC, one of classes by Cohen's kappa. The two are never averaged:
+columns of kappa have their own means, ``Combined kappa`` and ``Combined kappa val``.
 """
 
 from dataclasses import dataclass
@@ -11,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.bootstrap import RESAMPLES, SEED, interval, seed_mean_draws
+from evaluation.confusion import Confusion
+from evaluation.metrics import TITLES, Moments
 from evaluation.scorefile import Scores, seeds_of
 from runtime import InputError
 
-COMBINED = "Combined"
-COMBINED_VAL = "Combined val"
+COMBINED = {Moments.metric: "Combined", Confusion.metric: "Combined kappa"}
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,8 @@ class Cell:
     """One number of the table.
 
     mean, std: over seeds (std with n-1; None for a single seed). low, high: 95 % session bootstrap
-    of the seed mean (None with fewer than two sessions). mean is None where nothing was scored.
+    of the seed mean (None with fewer than two sessions). mean and metric are None where nothing
+    was scored.
     """
 
     mean: float | None = None
@@ -33,16 +38,22 @@ class Cell:
     n_seeds: int = 0
     n_sessions: int = 0
     n_excluded: int = 0
+    metric: str | None = None
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Cells by run and column. averaged: Combined column -> the columns it is the mean of."""
+    """Cells by run and column.
+
+    averaged: Combined column -> the columns it is the mean of. metrics: the metric of every column
+    that has labels.
+    """
 
     runs: list[str]
     columns: list[str]
     averaged: dict[str, list[str]]
     cells: dict[str, dict[str, Cell]]
+    metrics: dict[str, str]
 
     @property
     def all_columns(self) -> list[str]:
@@ -70,14 +81,11 @@ def summarise(
 ) -> Summary:
     """Means, stds and intervals for every run and column.
 
-    Raises InputError when a run has no scores at all, or different seeds on the averaged datasets.
+    Raises InputError when a run has no scores at all, different seeds on the averaged datasets, or
+    runs were scored by different metrics in one column.
     """
-    labelled = []
-    for column in columns:
-        sets = [s for run in runs for s in scores.get(run, {}).get(column, {}).values()]
-        if any(s.pooled().n for s in sets):
-            labelled.append(column)
-    averaged = _averaged(labelled)
+    metrics = _metrics(scores, runs, columns)
+    averaged = _averaged(metrics)
     cells: dict[str, dict[str, Cell]] = {}
     for run in runs:
         if run not in scores:
@@ -91,9 +99,9 @@ def summarise(
         for column in columns:
             by_seed = scores[run].get(column, {})
             cell = Cell(n_seeds=len(by_seed), n_excluded=_excluded(by_seed))
-            if column in labelled and by_seed:
+            if column in metrics and by_seed:
                 seeds = seeds_of(by_seed, run, column)
-                values = [by_seed[k].pooled().ccc for k in sorted(by_seed)]
+                values = [by_seed[k].pooled().score for k in sorted(by_seed)]
                 if seeds[0]:
                     per_seed[column] = values
                     draws[column] = seed_mean_draws(seeds, column, resamples, seed)
@@ -104,21 +112,44 @@ def summarise(
                         n_seeds=len(values),
                         n_sessions=len(seeds[0]),
                         n_excluded=_excluded(by_seed),
+                        metric=metrics[column],
                     )
             cells[run][column] = cell
         for name, parts in averaged.items():
             cells[run][name] = _combine(run, parts, scores, per_seed, draws, cells[run])
-    return Summary(runs, columns, averaged, cells)
+    metrics |= {name: metrics[parts[0]] for name, parts in averaged.items()}
+    return Summary(runs, columns, averaged, cells, metrics)
 
 
-def _averaged(labelled: list[str]) -> dict[str, list[str]]:
-    test = [c for c in labelled if split_of(c) == "test"]
-    val = [c for c in labelled if split_of(c) == "val"]
+def _metrics(scores: Scores, runs: list[str], columns: list[str]) -> dict[str, str]:
+    metrics: dict[str, str] = {}
+    for column in columns:
+        found = {}
+        for run in runs:
+            by_seed = scores.get(run, {}).get(column, {})
+            seeds = seeds_of(by_seed, run, column) if by_seed else []
+            found |= {s.metric: run for sessions in seeds for s in sessions.values()}
+        if len(found) > 1:
+            raise InputError(
+                f"{column} is scored "
+                + " and ".join(f"by {TITLES[m]} for run {run}" for m, run in sorted(found.items())),
+                "one column has one metric: make a table of the runs of values, and one of those of classes",
+            )
+        if found:
+            metrics[column] = next(iter(found))
+    return metrics
+
+
+def _averaged(metrics: dict[str, str]) -> dict[str, list[str]]:
     averaged = {}
-    if test or val:
-        averaged[COMBINED] = test or val
-    if test and len(val) > 1:
-        averaged[COMBINED_VAL] = val
+    for metric, name in COMBINED.items():
+        own = [c for c in metrics if metrics[c] == metric]
+        test = [c for c in own if split_of(c) == "test"]
+        val = [c for c in own if split_of(c) == "val"]
+        if test or val:
+            averaged[name] = test or val
+        if test and len(val) > 1:
+            averaged[f"{name} val"] = val
     return averaged
 
 
@@ -147,4 +178,5 @@ def _combine(run, parts, scores, per_seed, draws, cells) -> Cell:
         n_seeds=len(values),
         n_sessions=sum(cells[p].n_sessions for p in parts),
         n_excluded=sum(cells[p].n_excluded for p in parts),
+        metric=cells[parts[0]].metric,
     )

@@ -4,20 +4,22 @@
     python -m evaluation.tables show results/tables/main/ccc.csv
 
 Writes ccc.csv (numbers), ccc.md and ccc.tex (text), sessions.csv (every participant of every seed)
-and metrics.csv (Pearson's r, mean absolute error, bias and sd ratio beside the pooled CCC). See
+and metrics.csv (Pearson's r, mean absolute error, bias and sd ratio beside the pooled CCC; accuracy
+beside Cohen's kappa of classes). `--challenge test` adds challenge.csv, .md and .tex: the engagement
+sets of one split alone, in the order of the challenge's README. See
 evaluation.summary for what a cell is and evaluation.bootstrap for the interval.
 """
 
 import argparse
-import math
 import shutil
 import sys
 from pathlib import Path
 
-import numpy as np
 import yaml
 
 from evaluation.bootstrap import RESAMPLES, SEED
+from evaluation.confusion import Confusion
+from evaluation.details import metric_lines, session_lines
 from evaluation.metrics import Moments
 from evaluation.render import (
     COMPUTED,
@@ -25,6 +27,7 @@ from evaluation.render import (
     Row,
     Table,
     csv_text,
+    metric_text,
     size_text,
     to_csv,
     to_latex,
@@ -32,7 +35,7 @@ from evaluation.render import (
     to_terminal,
 )
 from evaluation.scorefile import Scores, read_scores
-from evaluation.summary import Summary, mean_and_std, split_of, summarise
+from evaluation.summary import Summary, split_of, summarise
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
@@ -43,7 +46,16 @@ log = get_logger("tables")
 SELECTIONS = ("last", "best_val")
 REPORTED_FILE = Path(__file__).with_name("reported.yaml")
 FILES = ("ccc.csv", "ccc.md", "ccc.tex", "sessions.csv", "metrics.csv")
-METRICS = ("pearson", "mae", "bias", "sd_ratio")
+# Sets of the challenge in the order of its README, and what it calls them.
+CHALLENGE = {"noxi": "NoXi", "noxi-add": "NoXi (Add.)", "noxi-j": "NoXi-J", "mpiigi": "MPIIGI"}
+CCC_NOTE = (
+    "CCC: concordance correlation coefficient, population variance, over all labelled frames of "
+    "all sessions and roles pooled, at the labels' time stamps"
+)
+KAPPA_NOTE = (
+    "Cohen's kappa: unweighted, of classes, over all labelled frames of all sessions and roles "
+    "pooled, each label against the nearest frame of the prediction"
+)
 
 
 def parse_selection(texts: list[str]) -> dict[str, list[str] | None]:
@@ -89,8 +101,9 @@ def read_reported(path: Path) -> dict:
 def reported_rows(reported: dict, summary: Summary) -> list[Row]:
     """Published rows that have a number in a column of this table; Combined only if it is the same mean."""
     rows = []
+    values_of = {c for c in summary.columns if summary.metrics.get(c) in (None, Moments.metric)}
     for record in reported["rows"]:
-        published = {c: v for c, v in record["values"].items() if c in summary.columns}
+        published = {c: v for c, v in record["values"].items() if c in values_of}
         if published and set(summary.averaged.get("Combined", [])) == set(reported["combined_of"]):
             published |= {k: v for k, v in record["values"].items() if k == "Combined"}
         if published:
@@ -107,9 +120,11 @@ def build_table(
     resamples: int,
 ) -> Table:
     """Rows, subtitles and footnotes from the numbers."""
+    found = set(summary.metrics.values()) or {Moments.metric}
+    scored_by = {Moments.metric: CCC_NOTE, Confusion.metric: KAPPA_NOTE}
     footnotes = [
-        "CCC: concordance correlation coefficient, population variance, over all labelled frames of "
-        "all sessions and roles pooled, at the labels' time stamps; mean ± std over seeds "
+        "; ".join(note for metric, note in scored_by.items() if metric in found)
+        + "; mean ± std over seeds "
         f"[95 % bootstrap interval: sessions resampled {resamples} times].",
         "Seeds: " + ", ".join(f"{r} {_n_seeds(summary, r)}" for r in summary.runs) + ".",
     ]
@@ -124,7 +139,9 @@ def build_table(
             footnotes.append(f"{column}: the runs were scored on different numbers of sessions.")
         if not sizes:
             footnotes.append(f"{column}: no labels, nothing to score.")
-        elif sizes[0][0] == 1 and len(sizes) == 1:
+        else:
+            subtitles[column] = metric_text(summary.metrics, column) + subtitles[column]
+        if sizes and sizes[0][0] == 1 and len(sizes) == 1:
             footnotes.append(f"{column}: one session, so no interval.")
         if len(_session_sets(scores, summary.runs, column)) > 1 and len(sizes) == 1:
             footnotes.append(f"{column}: the runs were scored on different sessions.")
@@ -177,57 +194,6 @@ def _session_sets(scores: Scores, runs: list[str], column: str) -> set[tuple[str
     return {tuple(sorted(s.sessions())) for s in found}
 
 
-def session_lines(scores: Scores, runs: list[str], columns: list[str]) -> list[list]:
-    """Lines of sessions.csv: every participant of every run and seed."""
-    lines: list[list] = [
-        ["run", "seed", "dataset", "split", "session", "role", "n", "ccc", "pearson", "mae"]
-    ]
-    for run, column, seed, found in _each(scores, runs, columns):
-        dataset, _, split = column.rpartition("/")
-        for p in sorted(found.participants, key=lambda p: (p.session, p.role)):
-            numbers = [_decimal(v) for v in (p.moments.ccc, p.moments.pearson, p.moments.mae)]
-            lines.append([run, seed, dataset, split, p.session, p.role, p.moments.n, *numbers])
-    return lines
-
-
-def metric_lines(scores: Scores, runs: list[str], columns: list[str]) -> list[list]:
-    """Lines of metrics.csv: pooled numbers per run and set, mean and std over seeds.
-
-    session_ccc is the mean of the sessions' own CCCs (roles pooled): a diagnostic, not the score.
-    """
-    names = ("ccc", "session_ccc", *METRICS)
-    header = ["run", "dataset", "split", "n_seeds", "n_sessions", "n_frames"]
-    lines: list[list] = [[*header, *(f for name in names for f in (name, f"{name}_std"))]]
-    for run in runs:
-        for column in columns:
-            by_seed = scores.get(run, {}).get(column, {})
-            seeds = [by_seed[k] for k in sorted(by_seed) if by_seed[k].pooled().n]
-            if not seeds:
-                continue
-            pooled: list[Moments] = [s.pooled() for s in seeds]
-            own = [float(np.mean([m.ccc for m in s.sessions().values()])) for s in seeds]
-            line: list = [run, *column.rsplit("/", 1), len(seeds), len(seeds[0].sessions())]
-            line.append(pooled[0].n)
-            for name in names:
-                values = own if name == "session_ccc" else [getattr(m, name) for m in pooled]
-                mean, std = mean_and_std(values)
-                line += [_decimal(mean), "" if std is None else _decimal(std)]
-            lines.append(line)
-    return lines
-
-
-def _each(scores: Scores, runs: list[str], columns: list[str]):
-    for run in runs:
-        for column in columns:
-            by_seed = scores.get(run, {}).get(column, {})
-            for seed in sorted(by_seed):
-                yield run, column, seed, by_seed[seed]
-
-
-def _decimal(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.6f}"
-
-
 def make_tables(
     scores_paths: list[Path],
     out_dir: Path,
@@ -240,8 +206,12 @@ def make_tables(
     bootstrap_seed: int = SEED,
     fingerprint: str = "",
     command: str = "",
+    challenge: str | None = None,
 ) -> Table:
-    """Read scores, write all files of the table into `out_dir`, return the table."""
+    """Read scores, write all files of the table into `out_dir`, return the table.
+
+    challenge: the split of which a table in the challenge's order is written, too.
+    """
     scores = read_scores(scores_paths)
     runs = runs or list(scores)
     columns = columns or sorted({c for sets in scores.values() for c in sets})
@@ -257,6 +227,14 @@ def make_tables(
     write_text(out_dir / "sessions.csv", csv_text(session_lines(scores, runs, columns)))
     write_text(out_dir / "metrics.csv", csv_text(metric_lines(scores, runs, columns)))
     write_text(out_dir / "ccc.csv", to_csv(table))
+    if challenge:
+        own = challenge_columns(columns, challenge)
+        summary = summarise(scores, runs, list(own), resamples, bootstrap_seed)
+        ordered = build_table(summary, scores, chosen, published, notes or [], resamples)
+        ordered.titles = own
+        write_text(out_dir / "challenge.csv", to_csv(ordered))
+        write_text(out_dir / "challenge.md", to_markdown(ordered))
+        write_text(out_dir / "challenge.tex", to_latex(ordered))
     inputs = {"/".join(p.parts[-3:]): p for p in map(Path, scores_paths)}
     write_sidecar(
         out_dir / "ccc.csv",
@@ -268,6 +246,7 @@ def make_tables(
             "notes": notes or [],
             "resamples": resamples,
             "bootstrap_seed": bootstrap_seed,
+            "challenge": challenge,
         },
         fingerprint=fingerprint,
         packages=["numpy", "pyyaml"],
@@ -276,6 +255,22 @@ def make_tables(
     )
     log.info("wrote %s to %s", ", ".join(FILES), out_dir)
     return table
+
+
+def challenge_columns(columns: list[str], split: str) -> dict[str, str]:
+    """Columns of the challenge's engagement sets, in its order -> title.
+
+    One split only, so that val and test never share a table; val is named in the title. Raises
+    InputError when there are none.
+    """
+    suffix = "" if split == "test" else f", {split}"
+    own = {f"{d}/{split}": t + suffix for d, t in CHALLENGE.items() if f"{d}/{split}" in columns}
+    if not own:
+        raise InputError(
+            f"--challenge {split}: the table has none of {', '.join(f'{d}/{split}' for d in CHALLENGE)}",
+            "name them in --columns, or leave --challenge out",
+        )
+    return own
 
 
 def show(path: Path) -> None:
@@ -314,6 +309,7 @@ def build_parser(command: str = "make") -> argparse.ArgumentParser:
     add("--note", action="append", default=[], help="footnote for all computed rows; repeatable")
     add("--resamples", type=int, default=RESAMPLES, help="bootstrap resamples of sessions")
     add("--bootstrap-seed", type=int, default=SEED, help="seed of the bootstrap")
+    add("--challenge", choices=("test", "val"), help="also a table in the challenge's order")
     add("--out-dir", type=Path, default=Path("results/tables/main"), help="folder to write")
     add_job_arguments(parser)
     return parser
@@ -338,6 +334,7 @@ def main(argv: list[str] | None = None) -> int:
             a.bootstrap_seed,
             a.fingerprint,
             command_line("evaluation.tables", argv),
+            a.challenge,
         ),
         argv,
     )
