@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORES ?= all
 CORPUS ?= ../shared/corpora/realclips
 
-.PHONY: demo test test-triton realclips evidence plan lint
+.PHONY: demo test test-slurm test-triton realclips evidence plan lint
 
 $(BIN)/.ready: pyproject.toml envs/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || { echo "Python 3.11 or 3.12 is needed: make PYTHON=python3.11 ..." >&2; exit 1; }
@@ -21,6 +21,10 @@ demo: $(BIN)/.ready
 
 test: $(BIN)/.ready
 	$(BIN)/python -m pytest
+
+# A SLURM of one node is installed (apt, root) and started; the workflow runs on it through faults.
+test-slurm: $(BIN)/.ready
+	$(BIN)/python tests/slurm/scenario.py
 
 # The GPU kernels on a CPU, in Triton's interpreter (a CPU build of torch comes without Triton).
 TRITON := .triton
