@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORES ?= all
 CORPUS ?= ../shared/corpora/realclips
 
-.PHONY: demo test test-slurm test-triton realclips evidence plan lint
+.PHONY: demo test test-slurm test-triton realclips evidence plan lint fuzz soak
 
 $(BIN)/.ready: pyproject.toml envs/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || { echo "Python 3.11 or 3.12 is needed: make PYTHON=python3.11 ..." >&2; exit 1; }
@@ -50,6 +50,17 @@ evidence: $(BIN)/.ready
 	done
 	$(BIN)/python -m evaluation.evidence --sets noxi/test noxi-add/test --out-dir results/evidence/table \
 	  $(foreach seed,$(EVIDENCE),--corpus corpus-$(seed)=results/evidence/corpus-$(seed)/scores)
+
+# Mutated files through every parser; a finding prints how to replay it.
+INPUTS ?= 100000
+SEED ?= 0
+fuzz: $(BIN)/.ready
+	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
+
+# kill -9 at random moments, then byte-equal to an undisturbed run (docs/robustness.md).
+KILLS ?= 50
+soak: $(BIN)/.ready
+	$(BIN)/python -m tests.soak --kills $(KILLS) --seed $(SEED)
 
 CONFIG ?= config.yaml
 plan: $(BIN)/.ready

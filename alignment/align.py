@@ -9,14 +9,14 @@ import sys
 import time as wall
 from pathlib import Path
 
-from alignment.aligned import reading, remake, write_aligned
+from alignment.aligned import write_aligned
 from alignment.clock import read_clock
 from alignment.resample import index_map, to_ticks
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
 from store.features import check_features
-from store.hdf5 import open_hdf5
+from store.hdf5 import open_hdf5, reading, remake
 from store.sidecar import write_sidecar
 
 log = get_logger("align")

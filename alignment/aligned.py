@@ -15,17 +15,14 @@ way back to the native rate is exact.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from alignment.resample import HALF_WIDTH_HOPS, METHODS, goes_down, interpolate, lowpass, to_ticks
-from runtime import InputError
 from store.features import REQUIRED_ATTRIBUTES
-from store.hdf5 import create_hdf5, open_hdf5
+from store.hdf5 import DAMAGE, create_hdf5, open_hdf5, reading
 
 SCHEMA_VERSION = 1
 ALIGNED_ATTRIBUTES = (
@@ -38,22 +35,6 @@ ALIGNED_ATTRIBUTES = (
 )
 BLOCK_BYTES = 1 << 24
 MAP_CHUNK = 1 << 14
-
-
-def remake(path: str | Path) -> str:
-    """The cure for a damaged file of ours."""
-    return f"delete it and run again, it will be remade: rm '{path}'"
-
-
-@contextmanager
-def reading(path: str | Path) -> Iterator[None]:
-    """Turn what HDF5 raises on damaged content into an InputError naming the file."""
-    try:
-        yield
-    except (OSError, KeyError, RuntimeError, TypeError) as e:
-        raise InputError(
-            f"{path} holds unreadable data ({' '.join(str(e).split())[:120]})", remake(path)
-        ) from e
 
 
 def write_aligned(
@@ -189,7 +170,7 @@ class AlignedFeature:
 
 def check_aligned(path: str | Path) -> list[str]:
     """Check an aligned file against the contract; returns problems, empty when sound."""
-    with open_hdf5(path) as f:
+    with open_hdf5(path) as f, reading(path):
         missing = [n for n in (*REQUIRED_ATTRIBUTES, *ALIGNED_ATTRIBUTES) if n not in f.attrs]
         if missing:
             return [f"attributes missing: {', '.join(missing)}"]
@@ -198,7 +179,7 @@ def check_aligned(path: str | Path) -> list[str]:
                 return [f"dataset /{name} is missing"]
         try:
             return _check_content(f)
-        except (OSError, RuntimeError) as e:
+        except DAMAGE as e:
             return [f"unreadable data ({' '.join(str(e).split())[:120]})"]
 
 

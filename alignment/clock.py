@@ -21,6 +21,7 @@ from store.atomic import write_text
 
 # A time within this share of a tick counts as on the tick (float noise of k * 0.04 is ~1e-12 s).
 SNAP_TICKS = 1e-6
+MOST_TICKS = 10**9  # months at 100 Hz: more is a damaged file
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def read_json(path: str | Path) -> dict:
             record = json.load(f)
     except FileNotFoundError as e:
         raise InputError(f"{path} does not exist", "run the workflow; it makes the file") from e
-    except (ValueError, UnicodeDecodeError) as e:
+    except (ValueError, RecursionError) as e:
         raise InputError(
             f"{path} is not readable JSON ({' '.join(str(e).split())[:100]})",
             f"delete it and run again, it will be remade: rm '{path}'",
@@ -122,12 +123,12 @@ def read_clock(path: str | Path) -> Clock:
     record = read_json(path)
     try:
         clock = Clock(float(record["rate_hz"]), int(record["n_ticks"]), float(record["duration_s"]))
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise InputError(
             f"{path}: no sound {e} in the clock",
             f"delete it and run again, it will be remade: rm '{path}'",
         ) from e
-    if not (clock.rate_hz > 0 and clock.n_ticks > 0):
+    if not (0 < clock.rate_hz < math.inf and 0 < clock.n_ticks <= MOST_TICKS):
         raise InputError(
             f"{path}: {clock.n_ticks} ticks at {clock.rate_hz:g} Hz is no clock",
             f"delete it and run again, it will be remade: rm '{path}'",

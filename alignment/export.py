@@ -18,11 +18,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from alignment.aligned import AlignedFeature, reading, remake
+from alignment.aligned import AlignedFeature
 from runtime import InputError, progress
 from runtime.job import add_job_arguments, run_job
 from store.features import read_features
-from store.hdf5 import create_hdf5, open_hdf5
+from store.hdf5 import create_hdf5, open_hdf5, reading, remake
 
 BLOCK_TICKS = 8192
 DTYPES = ("float32", "float16")

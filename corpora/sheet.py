@@ -16,6 +16,8 @@ Columns (the first four are required, and `video` or `streams`; the others may b
                     session's zero: session time = recording time + offset
     language, gender, age
     exclude         yes or no (empty: no); `exclude_reason` says why
+    identity        name of the person, where some take part in several sessions: nobody who is
+                    trained on may be evaluated. Only the sheets of those who fill it in have it.
 
 Paths are relative to `media_root`, by default the sheet's own folder. A cell may stand in double
 quotes, as spreadsheets write them.
@@ -32,6 +34,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime import InputError
+from store.session_spec import NAME
 
 REQUIRED = ("dataset", "split", "session", "role")
 COLUMNS = (
@@ -49,9 +52,9 @@ COLUMNS = (
     "exclude_reason",
     "streams",
 )
+OPTIONAL = ("identity",)  # written only where somebody has it
 SPLITS = ("train", "val", "test")
 PATHS = ("video", "audio", "labels", "streams")
-NAME = re.compile(r"\w[\w.-]*")
 ROI = re.compile(r"(\d+),(\d+),([1-9]\d*),([1-9]\d*)", re.ASCII)
 SHOWN = 3  # problems on screen; the rest is counted
 
@@ -79,6 +82,7 @@ class Participant:
     exclude: bool = False
     exclude_reason: str = ""
     streams: str = ""
+    identity: str = ""
     line: int = field(default=0, compare=False)
 
 
@@ -169,7 +173,7 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
             f"{path} is not separated by tabs", "save it as tab-separated text (TSV), not CSV"
         )
     for column in header:
-        if column not in COLUMNS:
+        if column not in (*COLUMNS, *OPTIONAL):
             raise InputError(
                 f"{path} has an unknown column '{column}'", suggestion(column, COLUMNS)
             )
@@ -208,7 +212,7 @@ def _cells(path: Path, number: int, line: str) -> list[str]:
 
 
 def _participant(line: int, row: dict[str, str], root: str, problems: _Problems) -> Participant:
-    values: dict = {c: row.get(c, "") for c in COLUMNS}
+    values: dict = {c: row.get(c, "") for c in (*COLUMNS, *OPTIONAL)}
 
     def bad(column: str, problem: str, cure: str) -> None:
         problems.add(line, column, values[column], problem, cure)
@@ -310,10 +314,12 @@ def _check_files(p: Participant, problems: _Problems) -> None:
 
 def write_sheet(rows: Iterable[Participant], header: bool = True) -> str:
     """The sheet as text, all columns, paths as they stand in the rows."""
-    lines = ["\t".join(COLUMNS)] if header else []
+    rows = list(rows)
+    columns = (*COLUMNS, *(c for c in OPTIONAL if any(getattr(p, c) for p in rows)))
+    lines = ["\t".join(columns)] if header else []
     for p in rows:
         cells = []
-        for column in COLUMNS:
+        for column in columns:
             value = getattr(p, column)
             if column == "exclude":
                 value = "yes" if value else ""

@@ -13,11 +13,13 @@ One score per folder of the submission: CCC over the frames of all sessions and 
 """
 
 import argparse
-import io
 import json
+import lzma
 import math
+import struct
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +34,12 @@ from runtime.job import add_job_arguments, run_job
 log = get_logger("official")
 
 PAIRINGS = ("positional", "compact")
+# What zipfile and its decompressors raise on a damaged, encrypted or exotic archive.
+ZIP_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError,
+    NotImplementedError, ValueError, OverflowError, MemoryError, struct.error,
+)  # fmt: skip
+MOST_BYTES = 1 << 26  # a day of predictions has 20 MB; members are read this far, never unpacked
 
 
 def pair(truth: np.ndarray, prediction: np.ndarray, pairing: str) -> tuple[np.ndarray, np.ndarray]:
@@ -87,7 +95,7 @@ class Submission:
         if self.path.is_file():
             try:
                 self._zip = zipfile.ZipFile(self.path)
-            except zipfile.BadZipFile as e:
+            except (*ZIP_DAMAGE, UnicodeDecodeError) as e:
                 raise InputError(f"{path} is no zip file", "make it again") from e
         elif not self.path.is_dir():
             raise InputError(f"{path} does not exist", "give the zip or its folder")
@@ -97,15 +105,25 @@ class Submission:
         name = self.layout.member(folder, session, role)
         try:
             if self._zip is not None:
-                text = io.TextIOWrapper(self._zip.open(name), encoding="ascii").read()
+                with self._zip.open(name) as member:
+                    raw = member.read(MOST_BYTES + 1)
             else:
-                text = (self.path / name).read_text(encoding="ascii")
+                with open(self.path / name, "rb") as file:
+                    raw = file.read(MOST_BYTES + 1)
+            text = raw.decode("ascii").replace("\r\n", "\n").replace("\r", "\n")
         except (KeyError, FileNotFoundError) as e:
             raise InputError(
                 f"{self.path} lacks {name}", "predict this participant, and make it again"
             ) from e
         except UnicodeDecodeError as e:
             raise InputError(f"{self.path}: {name} is no plain text", "make it again") from e
+        except ZIP_DAMAGE as e:
+            raise InputError(
+                f"{self.path}: {name} cannot be read ({' '.join(str(e).split())[:100]})",
+                "make it again",
+            ) from e
+        if len(raw) > MOST_BYTES:
+            raise InputError(f"{self.path}: {name} has over {MOST_BYTES} bytes", "make it again")
         return text.splitlines()
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from evaluation.confusion import Confusion, not_class
 from evaluation.metrics import Moments, Statistics
 from runtime import InputError
-from store.features import open_hdf5, read_features
+from store.features import read_features
+from store.hdf5 import open_hdf5, reading
 
 SCHEMA_VERSION = 1
 MATCH_S = 1e-6  # a label this near to a grid frame takes its value; otherwise linear interpolation
@@ -40,12 +41,19 @@ class PredictionFile:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self._file = open_hdf5(path)
-        attributes = self._file.attrs
+        try:
+            with reading(path):
+                self._read_attributes()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _read_attributes(self) -> None:
+        path, attributes = self.path, self._file.attrs
         missing = [
             k for k in ("run", "seed", "dataset", "schema_version") if attributes.get(k) is None
         ]
         if missing or int(attributes["schema_version"]) != SCHEMA_VERSION:
-            self._file.close()
             raise InputError(
                 f"{path} is not a predictions file of schema {SCHEMA_VERSION}"
                 + (f" (attributes missing: {', '.join(missing)})" if missing else ""),
@@ -64,31 +72,33 @@ class PredictionFile:
 
     def participants(self) -> list[tuple[str, str]]:
         """All (session, role), sorted."""
-        return sorted((s, r) for s in self._file for r in self._file[s])
+        with reading(self.path):
+            return sorted((s, r) for s in self._file for r in self._file[s])
+
+    def split(self, session: str) -> str:
+        """train, val or test; "" where the file does not say."""
+        return str(self._file[session].attrs.get("split", ""))
 
     def read(self, session: str, role: str) -> Series:
         """One participant's predictions; raises InputError when absent or unsound."""
         place = f"{session}/{role}"
         cure = f"delete it and run again, it will be remade: rm '{self.path}'"
-        if place not in self._file:
-            raise InputError(f"{self.path} holds no predictions for {place}", cure)
-        group = self._file[place]
-        try:
+        with reading(self.path):
+            if place not in self._file:
+                raise InputError(f"{self.path} holds no predictions for {place}", cure)
+            group = self._file[place]
             series = Series(
                 group["time"][()].astype(np.float64),
                 group["engagement"][()].astype(np.float64),
                 group["valid"][()].astype(bool),
                 self.classes,
             )
-        except (KeyError, OSError) as e:
-            detail = " ".join(str(e).split())[:120]
-            raise InputError(f"{self.path}: {place} is not readable ({detail})", cure) from e
-        n = len(series.time)
-        if n == 0 or len(series.values) != n or len(series.valid) != n:
+            n = len(series.time)
+        if n == 0 or series.values.shape != (n,) or series.valid.shape != (n,):
             raise InputError(
                 f"{self.path}: {place} is empty or its datasets differ in length", cure
             )
-        if not (np.diff(series.time) > 0).all():
+        if not (np.isfinite(series.time).all() and (np.diff(series.time) > 0).all()):
             raise InputError(f"{self.path}: the time of {place} does not increase", cure)
         return series
 

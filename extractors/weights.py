@@ -83,7 +83,8 @@ def resolve(path: str | Path, feature: str) -> Weights:
         directory = Path(manifest["directory"])
         stated = {f["name"]: f["sha256"] for f in manifest["files"]}
         names = manifest["feature"], manifest["model_id"], manifest["model_revision"]
-    except (ValueError, KeyError, TypeError) as e:
+        directory.is_dir()  # raises for a name that the system does not take
+    except (ValueError, KeyError, TypeError, RecursionError, OSError) as e:
         raise InputError(
             f"{path} is not a weights manifest ({type(e).__name__}: {e})",
             f"delete it and run again, it will be remade: rm '{path}'",

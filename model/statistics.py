@@ -19,7 +19,7 @@ from model.sessions import SessionReader, label_path
 from runtime import InputError, get_logger, progress
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
-from store.hdf5 import create_hdf5, open_hdf5
+from store.hdf5 import create_hdf5, open_hdf5, reading, remake
 from store.session_spec import parse_specs
 from store.sidecar import write_sidecar
 
@@ -125,8 +125,11 @@ def statistics(
 
 
 def read_statistics(path: str | Path) -> tuple[dict[str, dict], dict[str, float]]:
-    """feature -> {"mean" (D,), "std" (D,), "count"}, and the labels' {"mean", "std", "count"}."""
-    with open_hdf5(path) as f:
+    """feature -> {"mean" (D,), "std" (D,), "count"}, and the labels' {"mean", "std", "count"}.
+
+    Raises InputError for a damaged file, and for numbers that no data have.
+    """
+    with open_hdf5(path) as f, reading(path):
         features = {
             name: {
                 "mean": f[name]["mean"][()],
@@ -136,7 +139,12 @@ def read_statistics(path: str | Path) -> tuple[dict[str, dict], dict[str, float]
             for name in f
             if name != "label"
         }
-        label = {key: float(value) for key, value in f["label"].attrs.items()}
+        label = {key: float(f["label"].attrs[key]) for key in ("mean", "std", "count")}
+        for name, s in {**features, "label": label}.items():
+            mean, std = np.atleast_1d(s["mean"]), np.atleast_1d(s["std"])
+            sound = mean.ndim == 1 and mean.shape == std.shape and s["count"] >= 1
+            if not (sound and np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+                raise InputError(f"{path}: mean and std of {name} are no statistics", remake(path))
     return features, label
 
 

@@ -14,11 +14,10 @@ import numpy as np
 from alignment.aligned import check_aligned
 from runtime import InputError
 from store.features import check_features
-from store.hdf5 import open_hdf5
+from store.hdf5 import DAMAGE, open_hdf5, reading
 
 BLOCK_BYTES = 1 << 24
 SHOWN_DIMS = 6
-DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 def kind_of(f: h5py.File) -> str:
@@ -151,7 +150,8 @@ def describe(path: str | Path) -> str:
     Raises InputError for a missing or damaged file.
     """
     with open_hdf5(path) as f:
-        kind = kind_of(f)
+        with reading(path):
+            kind = kind_of(f)
         lines = [f"{Path(path).name}: {kind or 'not a file of this workflow'}"]
         try:
             if kind:
@@ -243,7 +243,7 @@ def validate(path: str | Path) -> tuple[str, list[str]]:
 
     Raises InputError when the file is missing, not HDF5, or not ours.
     """
-    with open_hdf5(path) as f:
+    with open_hdf5(path) as f, reading(path):
         kind = kind_of(f)
     if not kind:
         raise InputError(

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime import InputError
-from store.hdf5 import create_hdf5, open_hdf5
+from store.hdf5 import DAMAGE, create_hdf5, open_hdf5, reading
 
 SCHEMA_VERSION = 1
 CHUNK_BYTES = 1 << 18
@@ -217,7 +217,7 @@ def read_features(path: str | Path) -> Features:
         raise InputError(
             f"{path}: {problems[0]}", f"delete it and run again, it will be remade: rm '{path}'"
         )
-    with open_hdf5(path) as f:
+    with open_hdf5(path) as f, reading(path):
         extra = {name: f[name][()] for name in f if name not in ("values", "time", "valid")}
         return Features(f["values"][()], f["time"][()], f["valid"][()], dict(f.attrs), extra)
 
@@ -225,7 +225,7 @@ def read_features(path: str | Path) -> Features:
 def check_features(path: str | Path) -> list[str]:
     """Check a feature file against the contract; returns problems, empty when sound."""
     problems = []
-    with open_hdf5(path) as f:
+    with open_hdf5(path) as f, reading(path):
         missing = [name for name in REQUIRED_ATTRIBUTES if name not in f.attrs]
         if missing:
             return [f"attributes missing: {', '.join(missing)}"]
@@ -256,6 +256,6 @@ def check_features(path: str | Path) -> list[str]:
                 if not np.isfinite(block[ok]).all():
                     problems.append(f"a valid row in {start}..{start + len(block)} is not finite")
                     break
-        except OSError as e:
+        except DAMAGE as e:
             problems.append(f"unreadable data ({' '.join(str(e).split())[:120]})")
     return problems

@@ -8,7 +8,22 @@ from pathlib import Path
 import h5py
 
 from runtime import InputError
+from runtime.intact import check_intact
 from store.atomic import atomic_path
+from store.foreign import MOST_RATIO, stops_the_library
+
+# What h5py, and whoever uses what it gives, raise on damaged content.
+DAMAGE = (
+    OSError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+)
+SMALL_BYTES = 1 << 24
 
 
 class _GuardedFile:
@@ -97,15 +112,58 @@ def create_hdf5(path: str | os.PathLike) -> Iterator[NewFile]:
         guard.check()
 
 
+def remake(path: str | os.PathLike) -> str:
+    """The cure for a damaged file of ours."""
+    return f"delete it and run again, it will be remade: rm '{path}'"
+
+
+@contextmanager
+def reading(path: str | os.PathLike) -> Iterator[None]:
+    """Turn what damaged content raises into an InputError naming the file."""
+    try:
+        yield
+    except DAMAGE as e:
+        raise InputError(
+            f"{path} holds unreadable data ({' '.join(str(e).split())[:120]})", remake(path)
+        ) from e
+
+
 def open_hdf5(path: str | os.PathLike) -> h5py.File:
-    """Open an HDF5 file of ours read-only; InputError names the file and the cure if it is damaged."""
+    """Open an HDF5 file of ours read-only.
+
+    Raises InputError naming the file and the cure when it is missing or damaged, when it is not the
+    file that its sidecar describes, or claims more data than its bytes can hold.
+    """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist", "run the workflow; it makes the file")
+    check_intact(path)
+    if not path.with_suffix(".json").exists() and (how := stops_the_library(path)):
+        raise InputError(f"{path} cannot be read by the HDF5 library ({how})", remake(path))
     try:
-        return h5py.File(path, "r")
-    except OSError as e:
+        file = h5py.File(path, "r")
+    except DAMAGE as e:
         raise InputError(
-            f"{path} is not a readable HDF5 file ({' '.join(str(e).split())[:120]})",
-            f"delete it and run again, it will be remade: rm '{path}'",
+            f"{path} is not a readable HDF5 file ({' '.join(str(e).split())[:120]})", remake(path)
         ) from e
+    try:
+        with reading(path):
+            _check_sizes(file, path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check_sizes(file: h5py.File, path: Path) -> None:
+    """InputError for a data set larger than any compression of the file's bytes."""
+    most = path.stat().st_size * MOST_RATIO + SMALL_BYTES
+
+    def look(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and item.size * item.dtype.itemsize > most:
+            raise InputError(
+                f"{path}: /{name} claims {item.shape} values of {item.dtype}, more than the file can hold",
+                remake(path),
+            )
+
+    file.visititems(look)

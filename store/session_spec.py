@@ -3,10 +3,14 @@
 dataset/session:role1,role2          dataset/session:role1,role2@split
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from runtime import InputError
+
+# Names become folders: a letter or digit first, no separator, nothing that leaves its folder.
+NAME = re.compile(r"\w[\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ def parse_spec(text: str, with_split: bool = False) -> SessionSpec:
     sound = colon and slash and dataset and session and all(roles) and bool(at) == bool(split)
     if with_split and not split:
         sound = False
-    if not sound or "/" in session or len(set(roles)) != len(roles):
+    names = (dataset, session, *roles, *([split] if split else []))
+    if not sound or not all(map(NAME.fullmatch, names)) or len(set(roles)) != len(roles):
         example = "noxi/001:expert,novice@test" if with_split else "noxi/001:expert,novice"
         raise InputError(
             f"session {text!r} is not readable",

@@ -30,7 +30,7 @@ def load_yaml(path: Path) -> dict:
         raise InputError(f"{path}{at}: {e.problem}", "correct the YAML there") from e
     except yaml.reader.ReaderError as e:
         raise InputError(
-            f"{path} holds the control character #x{ord(e.character):02x} at {e.position}",
+            f"{path} holds the control character {e.character!r} at {e.position}",
             "remove it; save the file as plain UTF-8 text",
         ) from e
     except (ValueError, TypeError, LookupError, RecursionError) as e:  # from inside PyYAML
@@ -99,6 +99,7 @@ def check_config(config: dict, name: str = "config") -> dict:
 def _check_feature_names(features: dict, ours: dict) -> None:
     """InputError for a feature that neither an extractor computes nor a stream holds."""
     for name, settings in features.items():
+        name = str(name)
         if name not in ours and not (isinstance(settings, dict) and "from" in settings):
             near = difflib.get_close_matches(name, list(ours), 1)
             hint = f"did you mean `{near[0]}`? " if near else ""
@@ -115,7 +116,7 @@ def _sentence(error) -> tuple[str, str]:
     where = ".".join(str(p) for p in error.absolute_path)
     if error.validator == "additionalProperties":
         known = list(error.schema.get("properties", {}))
-        unknown = sorted(set(error.instance) - set(known))
+        unknown = sorted(str(key) for key in set(error.instance) - set(known))
         key = f"{where}.{unknown[0]}" if where else unknown[0]
         near = difflib.get_close_matches(unknown[0], known, 1)
         cure = f"did you mean `{near[0]}`?" if near else f"known keys here: {', '.join(known)}"
