@@ -157,6 +157,7 @@ def test_classes_are_learned_and_the_best_epoch_is_kept(corpus, trained, tmp_pat
     assert predict_module.main(argv) == 0
     truth, found = [], []
     with h5py.File(out) as f, SessionReader(results, parse_spec(val[0]), FEATURES, 25) as reader:
+        assert f.attrs["classes"] == CLASSES
         for role in DYAD:
             person = f["201"][role]
             label, known = reader.labels(role)

@@ -10,7 +10,7 @@ import yaml
 from evaluation_data import write_scores
 
 from evaluation import tables
-from evaluation.render import escape_latex, escape_markdown, to_terminal
+from evaluation.render import csv_text, escape_latex, escape_markdown, to_terminal
 from runtime import InputError
 
 COLUMNS = ["noxi/val", "noxi/test", "noxi-add/test", "mpiigi/val", "mpiigi/test"]
@@ -318,3 +318,148 @@ def test_bad_input(tmp_path, scored):
     with pytest.raises(InputError, match="other sessions"):
         make([*scored, *other])
     assert not (tmp_path / "out").exists()
+
+
+FOUR = {"mpiigi": ("val", "test"), "noxi-j": ("val", "test"), **DATASETS, "pinsoro-cc": ("test",)}
+
+
+def header(folder, name="challenge.md"):
+    line = (folder / name).read_text(encoding="utf-8").splitlines()[0]
+    return [c.strip().partition("<br>")[0] for c in line.strip("|").split("|")]
+
+
+def test_the_challenges_order(tmp_path):
+    """The README's columns whatever the order given; other sets are in neither columns nor mean."""
+    paths = write_run(tmp_path / "s", "good", datasets=FOUR)
+    columns = [f"{d}/{s}" for d, splits in FOUR.items() for s in splits]
+    out = tmp_path / "out"
+    arguments = ["--scores", *map(str, paths), "--columns", *columns, "--out-dir", str(out)]
+    arguments += ["--reported", str(tables.REPORTED_FILE), "--log", str(tmp_path / "log.txt")]
+    assert tables.main([*arguments, "--challenge", "test"]) == 0
+    titles = ["run", "NoXi", "NoXi (Add.)", "NoXi-J", "MPIIGI", "Combined"]
+    assert header(out) == titles
+    assert " & ".join(titles) in (out / "challenge.tex").read_text()
+    sets = [f"{d}/test" for d in ("noxi", "noxi-add", "noxi-j", "mpiigi")]
+    row, *published = read_csv(out, "challenge.csv")
+    assert [c for c in row if f"{c} n_seeds" in row] == [*sets, "Combined"]
+    per_seed = [[pooled("good", s, c) for c in sets] for s in (1, 2, 3)]
+    assert float(row["Combined"]) == pytest.approx(np.mean(per_seed), abs=1e-6)
+    assert [float(row[c]) for c in sets] == pytest.approx(np.mean(per_seed, axis=0), abs=1e-6)
+    dat = next(r for r in published if r["run"] == "DAT (reported)")
+    # Its Combined is the mean of three sets, this table's of four.
+    assert (dat["mpiigi/test"], dat["noxi-j/test"], dat["Combined"]) == ("0.49", "", "")
+    assert tables.main([*arguments, "--challenge", "val"]) == 0
+    assert header(out) == ["run", "NoXi, val", "NoXi-J, val", "MPIIGI, val", "Combined"]
+    assert all(r["kind"] == "computed" or r["noxi/val"] for r in read_csv(out, "challenge.csv"))
+    with pytest.raises(InputError, match="--challenge val"):
+        tables.make_tables(paths, tmp_path / "x", columns=["noxi/test"], challenge="val")
+
+
+@pytest.mark.parametrize("shown", [("test", "val"), ("val",), ("test",)])
+def test_val_and_test_never_share_a_column(tmp_path, shown):
+    """Every column, a mean too, comes from one split; a published test number stays in test."""
+    paths = write_run(tmp_path / "s", "good", datasets=FOUR)
+    columns = [f"{d}/{s}" for d, splits in FOUR.items() for s in splits if s in shown]
+    out = tmp_path / "out"
+    table = tables.make_tables(paths, out, columns=columns, reported=tables.REPORTED_FILE)
+    means = [note for note in table.footnotes if ": mean of " in note]
+    assert len(means) == len([c for c in table.columns if "/" not in c]) == len(shown)
+    for note in means:
+        assert len(set(re.findall(r"/(val|test)\b", note))) == 1
+    record = yaml.safe_load(tables.REPORTED_FILE.read_text(encoding="utf-8"))
+    values = {f"{r['run']} (reported)": r["values"] for r in record["rows"]}
+    for row in (r for r in table.rows if r.kind == "reported"):
+        for column, value in row.published.items():
+            assert values[row.run + " (reported)"][column] == value
+            assert column != "Combined" or "test" in shown
+    (computed,) = [r for r in read_csv(out) if r["kind"] == "computed"]
+    for column in columns:
+        expected = np.mean([pooled("good", s, column) for s in (1, 2, 3)])
+        assert float(computed[column]) == pytest.approx(expected, abs=1e-6)
+
+
+HOSTILE = [
+    "=cmd|'/c calc'!A1",
+    "+1+1",
+    "-2+3",
+    "@SUM(A1)",
+    "  =1+1",
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "&lt;b&gt; & co",
+    "\\input{/etc/passwd} \\write18{ls} $x^2$ 50% #1 ~_^",
+    "[a](javascript:alert(1)) ![b](c) `d` *e* | f",
+    "a\nb\tc",
+    "# h",
+    "1. one",
+    "---",
+    '"quoted", "twice"',
+    "\\",
+]
+
+
+def plain_of_latex(text):
+    """Invert escape_latex; fails on any character that TeX would act on."""
+    names = {"textbackslash": "\\", "textasciitilde": "~", "textasciicircum": "^"}
+    names |= {"textless": "<", "textgreater": ">", "textbar": "|"}
+    pattern = r"\\(text\w+)\{\}|\\([&%$#_{}])|([^\\&%$#_{}~^<>|])"
+    out, at = [], 0
+    while at < len(text):
+        found = re.compile(pattern).match(text, at)
+        assert found, text[at:]
+        out.append(names[found[1]] if found[1] else found[2] or found[3])
+        at = found.end()
+    return "".join(out)
+
+
+def test_hostile_names_in_every_format(tmp_path):
+    """Names of runs, sessions and roles, notes: data in csv, text in Markdown, HTML and LaTeX."""
+    paths = []
+    for i, name in enumerate(HOSTILE):
+        x = np.random.default_rng(i).random(20)
+        frames = {"test": {name: {name: (x, x + 0.1)}, "x": {"a": (x, x + 0.2)}}}
+        paths.append(write_scores(tmp_path / f"{i}.json", name, 1, "noxi", frames))
+    out = tmp_path / "out"
+    tables.make_tables(paths, out, notes=HOSTILE, resamples=20)
+    for file in ("ccc.csv", "sessions.csv", "metrics.csv"):
+        for row in csv.reader(io.StringIO((out / file).read_text(encoding="utf-8"), newline="")):
+            for value in row:
+                number = re.fullmatch(r"-?\d+(\.\d+)?", value)
+                assert number or value.lstrip()[:1] not in set("=+-@") or not value, value
+    rows = read_csv(out, "metrics.csv")
+    assert [r["run"].removeprefix("'") for r in rows] == HOSTILE
+    assert all(-1 <= float(r["bias"]) <= 1 for r in rows)
+    lines = (out / "ccc.md").read_text(encoding="utf-8").splitlines()
+    body = [line for line in lines if line.startswith("|")][2:]
+    assert len(body) == len(HOSTILE)
+    for line in lines:
+        left = re.sub(r"\\.", "", line.replace("<br>", ""))
+        assert not set("<>`") & set(left), line
+    tex = (out / "ccc.tex").read_text()
+    shown = re.findall(r"^\{(.*?)\} & ", tex, re.M)
+    assert [plain_of_latex(s) for s in shown] == [" ".join(n.split()) for n in HOSTILE]
+
+
+def test_markdown_shows_names_as_they_are():
+    """Rendered by a CommonMark implementation, escaped text is one paragraph of just that text."""
+    markdown = pytest.importorskip("markdown_it")
+    for name in HOSTILE:
+        html = (
+            markdown.MarkdownIt()
+            .enable("table")
+            .enable("strikethrough")
+            .render(f"- {escape_markdown(name)}\n")
+        )
+        inside = re.fullmatch(r"<ul>\n<li>(.*)</li>\n</ul>\n", html)
+        assert inside and "<" not in inside[1], html
+        plain = inside[1]
+        for entity, c in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&amp;", "&")):
+            plain = plain.replace(entity, c)
+        assert plain == " ".join(name.split()), html
+
+
+def test_numbers_are_no_formulas():
+    text = csv_text([["-0.5", "+1e-3", -0.5, "-", "- note", "=1", "", "a=b"]])
+    assert next(csv.reader(io.StringIO(text))) == [
+        "-0.5", "+1e-3", "-0.5", "'-", "'- note", "'=1", "", "a=b",
+    ]  # fmt: skip
