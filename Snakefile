@@ -43,6 +43,7 @@ rule all:
         tables(),
         study.figures_of_all(),
         predictions(),
+        study.csv_files if applying else [],
         indexes(),
         f"{study.results}/qc/qc.tsv",
     message:
@@ -53,9 +54,17 @@ include: "workflow/rules/corpora.smk"
 include: "workflow/rules/media.smk"
 include: "workflow/rules/extractors.smk"
 include: "workflow/rules/alignment.smk"
-include: "workflow/rules/model.smk"
-include: "workflow/rules/evaluation.smk"
-include: "workflow/rules/evidence.smk"
+
+
+if applying:
+
+    include: "workflow/rules/apply.smk"
+
+else:
+
+    include: "workflow/rules/model.smk"
+    include: "workflow/rules/evaluation.smk"
+    include: "workflow/rules/evidence.smk"
 
 
 # `snakemake NAME` for every table on request: the table, its runs and its figures.
@@ -78,7 +87,10 @@ onstart:
 
 
 onsuccess:
-    print(summary(study, study.tables_among(workflow.dag_settings.targets)))
+    if applying:
+        print(study.closing())
+    else:
+        print(summary(study, study.tables_among(workflow.dag_settings.targets)))
 
 
 onerror:

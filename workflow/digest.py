@@ -105,10 +105,13 @@ def digest(study, snakemake_log: str | list[str]) -> str:
         lines += [f"- {failure['rule']} · {item}", f"    {reason}", f"    log: {log_file}"]
         if person:
             why = " ".join(reason.replace("\t", " ").split())[:80]
-            lines.append(
-                f"    to go on without: {study.config['sessions']}, line {person.line}: "
+            cure = (
+                f"{study.config['sessions']}, line {person.line}: "
                 f"exclude = yes, exclude_reason = {failure['rule']}: {why}"
             )
+            if not person.line:  # no sheet: a folder of new recordings
+                cure = f"take {person.session}/{person.role} out of {study.config['corpus']}"
+            lines.append(f"    to go on without: {cure}")
     if len(lines) == 2:
         lines.append(f"- no job; see {' '.join(paths)}")
     lines.append("Everything else is kept; the same command goes on from here.")

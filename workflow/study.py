@@ -19,6 +19,7 @@ from workflow import recordings
 from workflow.config import check_config
 from workflow.fingerprint import code_hash, fingerprint
 from workflow.runs import Run, Runs, unknown_run
+from workflow.sets import Key, Sets, as_list
 
 REPORTED = Path(__file__).resolve().parent.parent / "evaluation" / "reported.yaml"
 NOT_NUMBERS = ("enabled", "align", "weights", "from")
@@ -53,8 +54,7 @@ class Study:
     def __init__(self, config: dict):
         self.config = check_config(config)
         self.results = config["results"].rstrip("/")
-        demo = config["demo"]
-        rows = read_sheet(config["sessions"], config["media_root"], check_files=demo is None)
+        rows = self.rows()
         self.participants = [p for p in rows if not p.exclude]
         self.excluded = [p for p in rows if p.exclude]
         if not self.participants:
@@ -66,6 +66,7 @@ class Study:
         self.by_session: dict[tuple[str, str], list[Participant]] = {}
         for p in self.participants:
             self.by_session.setdefault((p.dataset, p.session), []).append(p)
+        self.sets = Sets(rows, self.config.get("sets") or {})
         self.features = {n: s for n, s in self.config["features"].items() if s["enabled"]}
         self.streams = [n for n, s in self.features.items() if recordings.is_stream(s)]
         for name, settings in self.features.items():
@@ -73,13 +74,18 @@ class Study:
                 self.weights_inputs(name)  # raises where no checkpoint can be found
         self._read_tables()
 
+    def rows(self) -> list[Participant]:
+        """Everybody of the sheet, the excluded too."""
+        c = self.config
+        return read_sheet(c["sessions"], c["media_root"], check_files=c["demo"] is None)
+
     def _read_tables(self) -> None:
         """Tables and the runs they name.
 
         A table of `all` must be right; one that is built on request is checked when it is asked
         for, so that settings it cannot work with (a feature that is off) harm nothing else.
         """
-        declared = Runs(self.config, list(self.features), self.set_names())
+        self.declared = declared = Runs(self.config, list(self.features), self.sets)
         self.tables = {n: t for n, t in self.config["tables"].items() if t is not None}
         self.on_request = [n for n, t in self.tables.items() if t.get("on_request")]
         self.refused: dict[str, InputError] = {}
@@ -89,11 +95,9 @@ class Study:
                 for run in table["runs"]:
                     if run not in declared:
                         raise unknown_run(f"tables.{name}.runs", run, list(declared))
-                    self.runs[run] = declared.get(run)
-                    trained = self.runs[run].weights
-                    self.runs[trained] = declared.get(trained)
-                    self._check_recordings(self.runs[run])
-                    self._check_recordings(self.runs[trained])
+                    for needed in declared.needed(run):
+                        self.runs[needed] = declared.get(needed)
+                        self._check_recordings(self.runs[needed])
                 self._check_equal(name, table)
             except InputError as e:
                 if name not in self.on_request:
@@ -101,19 +105,23 @@ class Study:
                 self.refused[name] = e
         self.tables_of_all = [n for n in self.tables if n not in self.on_request]
         used = {run for table in self.tables.values() for run in table["runs"]}
-        for keys in declared.given.values():
-            used |= {keys.get("base"), keys.get("weights_of")}
-        self.unused_runs = [name for name in declared if name not in used]
+        for keys in (*declared.given.values(), declared.defaults):
+            used |= {keys.get("base"), keys.get("weights_of"), keys.get("initial")}
+            used |= set(as_list(keys.get("ensemble_of")))
+        self.unused_runs = [name for name in declared.plain if name not in used]
 
     def _check_recordings(self, run: Run) -> None:
         """InputError where somebody of the run's sets cannot have one of its features."""
         sets = {*run.train, *run.evaluate, *(run.validate if run.reads_validation else ())}
-        for p in self.participants:
-            if f"{p.dataset}/{p.split}" in sets:
+        for key in self.sessions(sets) if not run.members else ():
+            for p in self.by_session[key]:
                 for feature in run.features:
-                    if self.lacks(p, feature):
-                        settings = self.features[feature]
-                        recordings.check(p, feature, settings, f"config: run {run.name}")
+                    self.check_feature(p, feature, f"config: run {run.name}")
+
+    def check_feature(self, person: Participant, feature: str, place: str) -> None:
+        """InputError when the participant cannot have the feature; place: who asks for it."""
+        if self.lacks(person, feature):
+            recordings.check(person, feature, self.features[feature], place)
 
     def lacks(self, person: Participant, feature: str) -> str:
         """What the participant has not got that the feature needs; "" when it is there."""
@@ -129,7 +137,7 @@ class Study:
 
     def _check_equal(self, name: str, table: dict) -> None:
         """Raise InputError where runs differ in what the table calls equal."""
-        first, *others = table["runs"]
+        first, *others = dict.fromkeys(t for r in table["runs"] for t in self.declared.trained(r))
         expected = self.runs[first].settings["training"]
         for key in table.get("equal", []):
             if key not in expected:
@@ -154,15 +162,13 @@ class Study:
     def participant(self, wildcards) -> Participant:
         return self.by_id[wildcards.dataset, wildcards.session, wildcards.role]
 
-    def sessions(self, sets: Iterable[str]) -> list[tuple[str, str]]:
+    def sessions(self, sets: Iterable[str]) -> list[Key]:
         """(dataset, session) of the sets, in the order of the sheet."""
-        sets = set(sets)
-        return [k for k, people in self.by_session.items() if f"{k[0]}/{people[0].split}" in sets]
+        return self.sets.union(sets)
 
     def labelled(self, sets: Iterable[str]) -> list[Participant]:
         """Participants of the sets that have labels."""
-        sets = set(sets)
-        return [p for p in self.participants if p.labels and f"{p.dataset}/{p.split}" in sets]
+        return [p for key in self.sessions(sets) for p in self.by_session[key] if p.labels]
 
     def spec(self, key: tuple[str, str]) -> str:
         """dataset/session:role1,role2@split: how command lines name a session."""
@@ -170,19 +176,37 @@ class Study:
         roles = ",".join(p.role for p in people)
         return f"{key[0]}/{key[1]}:{roles}@{people[0].split}"
 
-    def labelled_specs(self, sets: Iterable[str]) -> list[str]:
-        specs: dict[tuple[str, str, str], list[str]] = {}
-        for p in self.labelled(sets):
-            specs.setdefault((p.dataset, p.session, p.split), []).append(p.role)
-        return [f"{d}/{s}:{','.join(roles)}@{split}" for (d, s, split), roles in specs.items()]
+    def labelled_specs(self, sets: Iterable[str], by_split: bool = False) -> list[str]:
+        """Specs of the sets' labelled people, the set's name behind the @.
 
-    def excluded_counts(self, dataset: str) -> list[str]:
-        """split=N for every split with excluded participants: N sessions that lost somebody."""
-        lost: dict[str, set[str]] = {}
+        A session of several sets comes once for each; by_split: once, with its split.
+        """
+        sets = list(sets)
+        of_set = {name: set(self.sets.keys(name)) for name in sets}
+        specs = []
+        for key in self.sessions(sets):
+            people = [p for p in self.by_session[key] if p.labels]
+            roles = ",".join(p.role for p in people)
+            parts = [n.rpartition("/")[2] for n in dict.fromkeys(sets) if key in of_set[n]]
+            for part in [people[0].split] if people and by_split else parts:
+                if people:
+                    specs.append(f"{key[0]}/{key[1]}:{roles}@{part}")
+        return specs
+
+    def excluded_counts(self, dataset: str, sets: Iterable[str] = ()) -> list[str]:
+        """split=N for every split with excluded participants: N sessions that lost somebody.
+
+        The same for those of `sets` that are no split.
+        """
+        lost: dict[str, set[Key]] = {}
         for p in self.excluded:
             if p.dataset == dataset:
-                lost.setdefault(p.split, set()).add(p.session)
-        return [f"{split}={len(sessions)}" for split, sessions in sorted(lost.items())]
+                lost.setdefault(p.split, set()).add((p.dataset, p.session))
+        sessions = {key for found in lost.values() for key in found}
+        for name in sets:
+            if not self.sets.is_split(name) and (here := sessions & set(self.sets.everybody(name))):
+                lost[name.rpartition("/")[2]] = here
+        return [f"{split}={len(found)}" for split, found in sorted(lost.items())]
 
     # ---- paths ----
 
@@ -211,6 +235,25 @@ class Study:
     def checkpoint(self, run: str, seed: int | str) -> str:
         """Model file that a run predicts with."""
         return f"{self.results}/runs/{self.runs[run].weights}/seed-{seed}/model.safetensors"
+
+    def initial(self, run: str, seed: int | str) -> list[str]:
+        """Model file that a run's training starts from, if it has one."""
+        start = self.runs[run].initial
+        return [self.checkpoint(start, seed)] if start else []
+
+    def members(self, run: str, seed: int | str, dataset: str) -> list[str]:
+        """Predictions that those of a run with members are made of."""
+        r = self.runs[run]
+        return [
+            f"{self.results}/predictions/{member.name}/seed-{s}/{dataset}.h5"
+            for member in (self.runs[name] for name in r.members)
+            for s in (member.seeds if r.combines == "seeds" else (seed,))
+            if dataset in self.datasets(member)
+        ]
+
+    def trained(self, runs: Iterable[Run]) -> list[str]:
+        """Names of the runs that are trained for these runs, each once."""
+        return list(dict.fromkeys(t for run in runs for t in self.declared.trained(run.name)))
 
     def score_files(self, run: Run) -> list[str]:
         """Scores of a run: one per seed and per dataset that has labels."""
@@ -252,10 +295,9 @@ class Study:
         if "training" in figures:
             files += self.training_figures(runs)
         if "similarity" in figures:
-            trained = dict.fromkeys(run.weights for run in runs)
             files += [
                 f"{self.results}/curves/{name}/similarity.png"
-                for name in trained
+                for name in self.trained(runs)
                 if self.runs[name].compares_groups
             ]
         return files
@@ -272,8 +314,7 @@ class Study:
 
     def training_figures(self, runs: Iterable[Run]) -> list[str]:
         """Training curves of the runs that are trained."""
-        trained = dict.fromkeys(run.weights for run in runs)
-        return [f"{self.results}/curves/{name}/training.png" for name in trained]
+        return [f"{self.results}/curves/{name}/training.png" for name in self.trained(runs)]
 
     def submission(self) -> dict:
         """The section `submission`, checked: year, run, seed, clip; and its predictions files.
@@ -405,6 +446,8 @@ class Study:
         settings = dict(r.settings) | {"train": [self.spec(k) for k in self.sessions(r.train)]}
         if r.reads_validation:
             settings["validate"] = [self.spec(k) for k in self.sessions(r.validate)]
+        if r.initial:
+            settings["initial"] = r.initial
         # Its own network's code, so that editing one model leaves the runs of all others alone.
         settings["architecture"] = code_hash(architecture(settings["model"]["name"]))
         return fingerprint("model.train", settings)
@@ -425,11 +468,27 @@ class Study:
         """What predictions depend on beside the weights: command-line options of the stage."""
         return {"run": run, **self.runs[run].prediction}
 
+    def combined(self, run: str) -> str:
+        """How a run's predictions are made of its members', in words; "" for a run without."""
+        r = self.runs[run]
+        if r.combines == "folds":
+            of = self.runs[r.members[0]]
+            start = f", each starting from {of.initial}" if of.initial else ""
+            return f"{run}: {len(r.members)} folds{start}; each session by the model that did not see it."
+        if r.members:
+            over = "all seeds of " if r.combines == "seeds" else ""
+            return f"{run}: mean of the predictions of {over}{', '.join(r.members)}."
+        return f"{run}: starts from {r.initial}." if r.initial else ""
+
     def table_options(self, table: str) -> str:
         """Command-line options of a table."""
         t = self.tables[table]
-        notes = [self.config.get("note"), t.get("note")]
-        selected = [f"{name}=best_val" for name in t["runs"] if self.runs[name].reads_validation]
+        notes = [self.config.get("note"), t.get("note"), *map(self.combined, t["runs"])]
+        selected = [
+            f"{name}=best_val"
+            for name in t["runs"]
+            if any(self.runs[n].reads_validation for n in self.declared.trained(name))
+        ]
         return options(
             {
                 "runs": t["runs"],

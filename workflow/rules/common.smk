@@ -11,13 +11,16 @@ from corpora.demo import session_files, weights_files
 from runtime import InputError
 from runtime.device import gpus_visible
 from workflow import recordings
+from workflow.application import Application
 from workflow.digest import digest, summary
 from workflow.environment import spare_the_scheduler, use_this_python
 from workflow.versions import warn_about_versions
 from workflow.study import Study, options
 
 try:
-    study = Study(config)
+    # A trained run on new recordings, or the sheet's corpora.
+    applying = bool(config.get("corpus"))
+    study = Application(config) if applying else Study(config)
 except InputError as e:
     raise WorkflowError("\n".join(e.lines())) from None
 
@@ -150,7 +153,6 @@ def oracle_files(wildcards):
     ]
 
 
-def oracle_specs(wildcards):
-    return study.labelled_specs(
-        s for s in evaluated_sets() if s.split("/")[0] == wildcards.dataset
-    )
+def oracle_specs(wildcards, by_split=False):
+    sets = [s for s in evaluated_sets() if s.split("/")[0] == wildcards.dataset]
+    return study.labelled_specs(sets, by_split)

@@ -1,0 +1,153 @@
+"""`snakemake predict`: a trained run on new recordings, from raw media to engagement per frame."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from media_files import tone, write_video, write_wav
+
+from alignment import align, clock, labels
+from extractors import egemaps
+from media import probe
+from model import statistics, train
+from model.checkpoint import load_tensors, save_tensors
+from runtime import InputError
+from workflow.application import Application
+from workflow.config import load_config, merge
+
+ROOT = Path(__file__).resolve().parent.parent
+SECONDS = 8
+
+
+def voice(seconds, seed):
+    """A tone whose loudness comes and goes, with noise."""
+    t = np.arange(round(seconds * 16000)) / 16000
+    noise = 0.01 * np.random.default_rng(seed).standard_normal(len(t))
+    return tone(seconds) * (0.2 + 0.8 * np.sin(t + seed) ** 2) + noise
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """A trained run of eGeMAPS and an MLP, and a folder of two new recordings."""
+    house = tmp_path_factory.mktemp("new people")
+    results, home = house / "results", house / "results/aligned/noxi/001"
+    for place in (results / "media/noxi/001", home / "expert", results / "labels/noxi/001"):
+        place.mkdir(parents=True)
+    video = write_video(house / "t.mp4", frames=25 * SECONDS)
+    sound = write_wav(house / "t.wav", voice(SECONDS, 1))
+    (house / "t.csv").write_text("".join(f"{0.5 + 0.4 * np.sin(k / 25):.4f}\n" for k in range(200)))
+    record, axis = results / "media/noxi/001/expert.json", home / "clock.json"
+    names = ["--dataset", "noxi", "--session", "001", "--role", "expert"]
+    media = ["--video", str(video or house / "t.mp4"), "--audio", str(sound)]
+    feature, aligned = house / "f.h5", home / "expert/egemaps.h5"
+    label = results / "labels/noxi/001/expert.h5"
+    model = results / "runs/egemaps_mlp/seed-1/model.safetensors"
+    model.parent.mkdir(parents=True)
+    settings = {"preset": "demo", "features": ["egemaps"], "model": {"name": "mlp"}}
+    settings["training"] = {"epochs": 2, "batch": 2}
+    data = ["--results", str(results)]
+    for stage, words in [
+        (probe, [*media, *names, "--out", record]),
+        (clock, ["--probe", record, "--out", axis]),
+        (egemaps, ["--audio", sound, "--out", feature]),
+        (align, ["--feature", feature, "--clock", axis, "--out", aligned]),
+        (labels, ["--labels", house / "t.csv", "--probe", record, "--out", label]),
+        (statistics, ["--features", "egemaps", "--frame-rate-hz", "25", "--sessions",
+                      "noxi/001:expert@train", *data, "--out", house / "s.h5"]),
+        (train, ["--settings", json.dumps(settings), "--train", "noxi/001:expert@train", *data,
+                 "--statistics", house / "s.h5", "--run", "egemaps_mlp", "--seed", "1",
+                 "--history", house / "h.jsonl", "--out", model]),
+    ]:  # fmt: skip
+        assert stage.main([str(w) for w in words]) == 0, stage
+    talks = house / "my talks/monday"
+    talks.mkdir(parents=True)
+    for i, role in enumerate(("anna", "ben")):
+        write_video(talks / f"{role}.mp4", frames=150)
+        write_wav(talks / f"{role}.wav", voice(6, i))
+    config = {
+        "results": str(results),
+        "sessions": str(house / "none.tsv"),
+        "demo": None,
+        "predict": {"run": "egemaps_mlp", "seed": 1},
+    }
+    (house / "own.yaml").write_text(yaml.safe_dump(config))
+    return house, config
+
+
+def test_from_raw_media_to_engagement_per_frame(house):
+    house, _ = house
+    environment = {k: v for k, v in os.environ.items() if k not in ("STUB_JOBS", "PYTHONPATH")}
+    call = [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor", "--nolock"]
+    call += ["predict", "--configfile", str(house / "own.yaml")]
+    call += ["--config", f"corpus={house / 'my talks'}"]
+    done = subprocess.run(
+        call, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    place = house / "results/applied/my_talks"
+    assert "engagement" in done.stdout and "training" not in done.stderr
+    for role in ("anna", "ben"):
+        path = place / f"engagement/my_talks/monday/{role}.engagement.csv"
+        with open(path, encoding="utf-8", newline="") as f:
+            rows = list(csv.DictReader(f))
+        assert len(rows) == 150  # 6 s at 25 Hz
+        np.testing.assert_allclose([float(r["time_s"]) for r in rows], np.arange(150) / 25)
+        values = np.array([float(r["engagement"]) for r in rows])
+        assert np.isfinite(values).all() and values.std() > 0
+    assert not (place / "faces").exists()  # the run reads sound only
+
+
+def applied(house, **over):
+    config = merge(load_config(), house[1] | {"corpus": str(house[0] / "my talks")})
+    return Application(merge(config, over))
+
+
+def test_the_people_of_the_folder_are_the_study(house):
+    s = applied(house)
+    assert [(p.session, p.role, p.labels) for p in s.participants] == [
+        ("monday", "anna", ""), ("monday", "ben", ""),
+    ]  # fmt: skip
+    assert list(s.features) == ["egemaps"] and s.runs == {} and s.tables == {}
+    assert s.spec(("my_talks", "monday")) == "my_talks/monday:anna,ben@test"
+
+
+def test_features_that_cannot_be_extracted_are_refused_by_name(house):
+    path = house[0] / "results/runs/challenge/seed-1/model.safetensors"
+    tensors, metadata = load_tensors(house[0] / "results/runs/egemaps_mlp/seed-1/model.safetensors")
+    settings = metadata["settings"] | {"features": ["egemaps", "openface2", "openpose"]}
+    stream = {"extractor": "extractors.stream", "model_id": "x", "model_revision": "", "dims": 3}
+    ours = metadata["features"]["egemaps"]
+    asked = {"predict": {"run": "challenge", "seed": 1}}
+    for made_by, named in [
+        ({"egemaps": ours, "openface2": stream, "openpose": stream}, "openface2, openpose"),
+        ({"egemaps": stream, "openface2": stream, "openpose": stream}, "egemaps, openface2"),
+        ({}, "openface2, openpose"),  # a file of an earlier version
+    ]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_tensors(path, tensors, metadata | {"settings": settings, "features": made_by})
+        with pytest.raises(InputError) as e:
+            applied(house, **asked)
+        assert f"run challenge reads {named}" in e.value.problem
+        assert "egemaps, egemaps_lld, wav2vec2, clip_face" in e.value.cure
+
+
+def test_what_is_not_there_is_named(house, tmp_path):
+    with pytest.raises(InputError, match="not trained yet"):
+        applied(house, predict={"run": "dat", "seed": 1})
+    with pytest.raises(InputError, match="is not a folder"):
+        applied(house, corpus=str(tmp_path / "nowhere"))
+    (tmp_path / "a/s").mkdir(parents=True)
+    write_video(tmp_path / "a/s/r.mp4", frames=5)
+    with pytest.raises(InputError, match="no video has sound"):
+        applied(house, corpus=str(tmp_path / "a"))
+    broken = house[0] / "results/runs/broken/seed-1/model.safetensors"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"no")
+    with pytest.raises(InputError, match="is not a model file"):
+        applied(house, predict={"run": "broken", "seed": 1})
