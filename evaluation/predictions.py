@@ -75,6 +75,23 @@ class PredictionFile:
         with reading(self.path):
             return sorted((s, r) for s in self._file for r in self._file[s])
 
+    def sessions(self) -> list[str]:
+        """Sessions that the file holds, sorted."""
+        with reading(self.path):
+            return sorted(self._file)
+
+    def probability(self, session: str, role: str) -> np.ndarray:
+        """(n, classes) of one participant; InputError where the file keeps none."""
+        with reading(self.path):
+            group = self._file[f"{session}/{role}"]
+            found = group["probability"][()].astype(np.float64) if "probability" in group else None
+        if found is None or found.ndim != 2 or found.shape[1] != self.classes:
+            raise InputError(
+                f"{self.path} keeps no probabilities of {session}/{role}",
+                "predict with mode: window or carry; the likeliest classes alone have no mean",
+            )
+        return found
+
     def split(self, session: str) -> str:
         """train, val or test; "" where the file does not say."""
         return str(self._file[session].attrs.get("split", ""))
