@@ -159,10 +159,12 @@ def score(
 ) -> dict[str, object]:
     """Score a predictions file and write the scores JSON; returns the record written."""
     specs = [parse_spec(text, with_split=True) for text in sessions]
-    names = [(s.dataset, s.session) for s in specs]
+    names = [(s.dataset, s.session, s.split) for s in specs]
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"session {'/'.join(name)} is given twice", "name each session once")
+            raise InputError(
+                f"session {'/'.join(name[:2])} is given twice in {name[2]}", "name it once per set"
+            )
     with PredictionFile(predictions_path) as predictions:
         dataset = predictions.dataset
         wanted = sets or sorted({f"{s.dataset}/{s.split}" for s in specs})

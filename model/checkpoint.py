@@ -11,10 +11,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from model.config import Settings, parse
+from model.config import Settings, other_network, parse
 from model.registry import build
+from model.sessions import check_identities
 from runtime import InputError
+from runtime.intact import check_intact
 from store.atomic import atomic_path
+from store.session_spec import SessionSpec
 
 SCHEMA_VERSION = 1
 
@@ -27,7 +30,8 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[st
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a file of ours; InputError when it is missing or damaged."""
+    """Tensors and metadata of a file of ours; InputError when it is missing, damaged or exchanged."""
+    check_intact(path)
     try:
         with safe_open(str(path), framework="pt") as f:
             metadata = json.loads(f.metadata()["json"])
@@ -77,6 +81,38 @@ def load_model(path: str | Path) -> Trained:
             f"it was trained with another version; train again: rm '{path}'",
         ) from e
     return Trained(model.eval(), settings, dims, metadata)
+
+
+def load_initial(
+    path: str | Path,
+    model: nn.Module,
+    settings: Settings,
+    domains: tuple[str, ...],
+    results: str | Path,
+    specs: list[SessionSpec],
+) -> None:
+    """Give a new model the weights of a trained one of the same network.
+
+    Its normalisation comes along and must be overwritten by `load_statistics`. Raises InputError
+    where network, dimensions or feature identities (of the training sessions `specs`) differ.
+    """
+    start = load_model(path)
+    cure = "choose another run for `initial`, or give both the same settings"
+    if odd := other_network(start.settings, settings):
+        raise InputError(f"{path} has other {odd} than this run", cure)
+    for name, dim in model.dims.items():
+        if start.dims[name] != dim:
+            raise InputError(
+                f"{path} reads {name} with {start.dims[name]} dimensions, this run has {dim}", cure
+            )
+    old = tuple(start.metadata.get("domains", ()))
+    if old != tuple(domains):
+        raise InputError(
+            f"{path} has prompts for {', '.join(old)}, this run for {', '.join(domains)}",
+            "choose model: {prompts: 0} in both runs, or train both on the same datasets",
+        )
+    check_identities(results, specs, start.metadata.get("features", {}), str(path))
+    model.load_state_dict(start.model.state_dict())
 
 
 def resume_key(**what: Any) -> str:

@@ -119,3 +119,23 @@ def check_losses(task: str, training: TrainingConfig) -> None:
 def parse_prediction(settings: dict[str, Any]) -> PredictionConfig:
     """Checked settings of prediction; `dataclasses.asdict` gives the canonical dict."""
     return build(PredictionConfig, mapping(settings, "prediction"), "prediction").checked()
+
+
+REGULARISATION = ("dropout", "prompt_dropout", "absent_rate", "input_shift")
+
+
+def other_network(one: Settings, other: Settings) -> str:
+    """The first key in which two runs have different networks; "" when weights can move over.
+
+    Keys of regularisation may differ: they change no tensor and nothing at prediction.
+    """
+    a, b = one.canonical(), other.canonical()
+    for key in ("features", "task", "classes", "frame_rate_hz"):
+        if a[key] != b[key]:
+            return key
+    if one.name != other.name:
+        return "model.name"
+    for key in a["model"]:
+        if key not in REGULARISATION and a["model"][key] != b["model"][key]:
+            return f"model.{key}"
+    return ""

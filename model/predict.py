@@ -23,7 +23,12 @@ import torch
 
 from model.checkpoint import Trained, load_model
 from model.config import parse_prediction
-from model.configs.prediction import PredictionConfig, check_live
+from model.configs.prediction import (
+    PredictionConfig,
+    check_finish,
+    check_live,
+    frames_each_side,
+)
 from model.live.session import live_session
 from model.missing import AbsentStreams
 from model.sessions import check_identities
@@ -108,6 +113,29 @@ def seam_frames(windows: Windows, session: int, merge: str) -> np.ndarray:
     return starts
 
 
+def finish(
+    engagement: np.ndarray, valid: np.ndarray, config: PredictionConfig, rate_hz: float
+) -> np.ndarray:
+    """One person's scores (n,) smoothed and clipped as the settings ask.
+
+    The mean is taken over the valid frames (n,) bool around a valid frame, fewer at the ends; frames
+    without input stay as they are and enter no mean.
+    """
+    each = frames_each_side(config.smooth_s, rate_hz)
+    if each:
+        sums = np.concatenate(
+            [[0.0], np.cumsum(np.where(valid, engagement, 0.0), dtype=np.float64)]
+        )
+        counts = np.concatenate([[0], np.cumsum(valid)])
+        at = np.arange(len(engagement))
+        low, high = (at - each).clip(0), (at + each + 1).clip(max=len(at))
+        mean = (sums[high] - sums[low]) / (counts[high] - counts[low]).clip(1)
+        engagement = np.where(valid, mean, engagement)
+    if config.clip:
+        engagement = engagement.clip(0.0, 1.0)
+    return engagement.astype(np.float32)
+
+
 def predict(
     checkpoint: Path,
     specs: list[SessionSpec],
@@ -136,6 +164,7 @@ def predict(
     if config.mode != "window":
         most = max(len(spec.roles) for spec in specs) - 1
         check_live(trained.settings.name, trained.settings.model, most)
+    check_finish(config, trained.settings.frame_rate_hz, trained.settings.classes)
     check_identities(results, specs, trained.metadata.get("features", {}), str(checkpoint))
     source = partners or trained.settings.training.partners
     domains = trained.metadata.get("domains", ())
@@ -176,6 +205,12 @@ def predict(
                 scores = live_session(
                     trained.model, windows, session, device, config.mode, config.partner_context
                 )
+            if config.smooth_s or config.clip:
+                rate = trained.settings.frame_rate_hz
+                scores = {
+                    role: (finish(score, valid, config, rate), valid)
+                    for role, (score, valid) in scores.items()
+                }
             for role, (score, valid, *probability) in scores.items():
                 person = group.create_group(role)
                 person["time"], person["engagement"], person["valid"] = instants, score, valid
@@ -230,6 +265,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--absent-rate", type=float, default=0.0, help="share of streams that are taken away")
     add("--absent-seed", type=int, default=0, help="which streams")
+    add("--smooth-s", type=float, default=0.0, help="moving average over so many seconds")
+    add("--clip", action="store_true", help="clip engagement to [0, 1]")
     add("--run", help="name stored in the file (default: of the run that trained the model)")
     add("--out", type=Path, required=True, help="HDF5 file to write")
     add_job_arguments(parser)

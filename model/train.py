@@ -24,7 +24,15 @@ from torch.func import functional_call
 
 from model import distributed
 from model.batch import Batch
-from model.checkpoint import load_tensors, pack, resume_key, save_model, save_tensors, unpack
+from model.checkpoint import (
+    load_initial,
+    load_tensors,
+    pack,
+    resume_key,
+    save_model,
+    save_tensors,
+    unpack,
+)
 from model.config import Settings, parse
 from model.losses import VALIDATION, score_losses
 from model.optim import MovingAverage, learning_rate, make_optimiser
@@ -70,10 +78,12 @@ def train(
     key: str = "",
     save_every_s: float = 60.0,
     description: str = "train",
+    initial: Path | None = None,
 ) -> tuple[dict[str, Tensor], list[dict], nn.Module, dict[str, int]]:
     """Train; returns the weights to keep (state dict), the history, the model and its input dims.
 
-    resume: file of the resume checkpoint; key: what it must match to be taken up.
+    resume: file of the resume checkpoint; key: what it must match to be taken up; initial: model
+    file whose weights training starts from.
     """
     t = settings.training
     measure = f"val_{VALIDATION[settings.task][0]}"
@@ -101,6 +111,8 @@ def train(
         )
     torch.manual_seed(seed)
     model = build(settings, windows.dims, domains)
+    if initial is not None:  # before the statistics, which are those of these training sessions
+        load_initial(initial, model, settings, domains, results, training_specs)
     model.load_statistics(features, label)
     model.to(device)
     state = State(model, MovingAverage(model, t.ema), make_optimiser(model, t))
@@ -316,6 +328,8 @@ def run(args: argparse.Namespace) -> dict[str, object]:
         "validate": [spec.text() for spec in validation],
         "statistics": sha256(args.statistics),
     }
+    if args.initial:
+        identity["initial"] = sha256(args.initial)
     if distributed.size() > 1:
         identity["processes"] = distributed.size()
     resume = None
@@ -333,6 +347,7 @@ def run(args: argparse.Namespace) -> dict[str, object]:
         resume_key(**identity),
         args.save_every_s,
         f"train {args.run} seed {args.seed}",
+        args.initial,
     )
     counts = {"parameters": count_parameters(model)}
     counts["steps"] = history[-1]["steps"] if history else 0
@@ -357,6 +372,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--validate", nargs="*", metavar="SPEC", help="sessions for the history and best_val")
     add("--results", type=Path, default=Path("results"), help="results folder")
     add("--statistics", type=Path, required=True, help="file of python -m model.statistics")
+    add(
+        "--initial",
+        type=Path,
+        metavar="MODEL",
+        help="model file whose weights training starts from",
+    )
     add("--seed", type=int, default=0, help="start weights, data order, dropout")
     add("--run", default="run", help="name of the run, stored in the model file")
     add("--checkpoint-dir", metavar="DIR", help="keep a resume checkpoint here while training")
@@ -379,7 +400,8 @@ def main(argv: list[str] | None = None) -> int:
                 return
         write_sidecar(
             args.out,
-            inputs={"statistics": args.statistics},
+            inputs={"statistics": args.statistics}
+            | ({"initial": args.initial} if args.initial else {}),
             settings=read_settings(args.settings).canonical() | {"seed": args.seed},
             fingerprint=args.fingerprint,
             packages=["h5py", "numpy", "safetensors", "torch"],

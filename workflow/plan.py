@@ -256,22 +256,29 @@ def run_sizes(study, durations: Mapping, tables: Sequence[str] = ()) -> dict[str
         runs = study.runs_of_all()
         figures = set(study.figures_of_all())
     sizes = {}
-    for run in [*runs, *(study.runs[r.weights] for r in runs)]:
-        if run.name in sizes:
-            continue
-        datasets = study.datasets(run) if run in runs else []
+    needed = dict.fromkeys(n for r in runs for n in study.declared.needed(r.name))
+    predicting = {r.name for r in runs} | {m for n in needed for m in study.runs[n].members}
+    for run in (study.runs[n] for n in needed):
+        datasets = study.datasets(run) if run.name in predicting else []
         scored = [d for d in datasets if study.labelled(study.evaluated(run, d))]
         if tables:  # sets without labels are predicted by `all` only
             datasets = scored
-        evaluated = {s for d in datasets for s in study.evaluated(run, d)}
+        if run not in runs:  # members are predicted and not scored
+            scored = []
+        evaluated = set(study.sessions(s for d in datasets for s in study.evaluated(run, d)))
         seconds = sum(
             durations[p.dataset, p.session, p.role]
             for p in study.participants
-            if f"{p.dataset}/{p.split}" in evaluated
+            if (p.dataset, p.session) in evaluated
         )
         drawn = sum(path.startswith(f"{study.results}/curves/{run.name}/") for path in figures)
         sizes[run.name] = RunSize(
-            len(run.seeds), len(datasets), len(scored), seconds / 3600, not run.weights_of, drawn
+            len(run.seeds),
+            len(datasets),
+            len(scored),
+            seconds / 3600,
+            not run.weights_of and not run.members,
+            drawn,
         )
     return sizes
 
@@ -295,8 +302,26 @@ def study_plan(study, tables: Sequence[str] = ()) -> str:
     )
     dense = dense_gigabytes(sum(durations.values()), features, clock_hz)
     text = format_plan(rows, everyone, dense)
+    text += member_lines(study, study.table_runs(*tables) if tables else study.runs_of_all())
     others = [name for name in study.on_request if name not in tables]
     return text + on_request_lines(study, others)
+
+
+def member_lines(study, runs: Sequence) -> str:
+    """What folds and ensembles are made of: their members, with the sessions each holds out."""
+    lines = []
+    for run in runs:
+        if not run.members:
+            continue
+        lines.append("")
+        lines.append(study.combined(run.name))
+        for member in run.members if run.combines == "folds" else ():
+            fold = study.runs[member]
+            seen, held = study.sessions(fold.train), study.declared.held_out(fold)
+            lines.append(
+                f"  {member}: trains on {len(seen)} sessions, holds out {', '.join('/'.join(k) for k in held)}"
+            )
+    return "".join(f"\n{line}" for line in lines)
 
 
 def on_request_lines(study, tables: Sequence[str]) -> str:
@@ -305,13 +330,13 @@ def on_request_lines(study, tables: Sequence[str]) -> str:
         return ""
     width = max(map(len, tables))
     lines = ["", "on request (python -m workflow.plan TABLE, snakemake TABLE):"]
-    of_all = {run.name for run in study.runs_of_all()}
+    of_all = set(study.trained(study.runs_of_all()))
     for name in tables:
         if name in study.refused:
             lines.append(f"  {name:<{width}}  not with this config: {study.refused[name].problem}")
             continue
         runs = study.table_runs(name)
-        trained = {r.weights for r in runs} - of_all
+        trained = set(study.trained(runs)) - of_all
         models = sum(len(study.runs[r].seeds) for r in trained)
         lines.append(f"  {name:<{width}}  {len(runs)} runs, {models} models trained for it")
     return "\n".join(lines)

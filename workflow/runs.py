@@ -2,7 +2,9 @@
 
 A run's keys are `defaults`, with the keys of the run that it names as `base` on top, and its own on
 top of those. A run with `weights_of: other` trains nothing: it is the other run in all but the
-settings of prediction, and predicts with its checkpoints.
+settings of prediction, and predicts with its checkpoints. A run with `folds` is trained once per
+fold (workflow.folds), a run with `ensemble_of` is the mean of other runs' predictions; both have
+members and no checkpoint of their own. `initial: other` starts training from another run's weights.
 """
 
 import dataclasses
@@ -10,11 +12,13 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model.config import parse, parse_prediction
+from model.config import other_network, parse, parse_prediction
 from model.configs.base import check_absent_rate
-from model.configs.prediction import check_live
+from model.configs.prediction import check_finish, check_live
 from runtime import InputError
 from workflow.config import merge
+from workflow.folds import expand
+from workflow.sets import Sets, as_list
 
 # A run of these keys has other weights than the run named by `weights_of`.
 OF_TRAINING = (
@@ -27,7 +31,10 @@ OF_TRAINING = (
     "training",
     "task",
     "classes",
+    "initial",
+    "folds",
 )
+OF_ENSEMBLE = ("ensemble_of", "ensemble", "evaluate", "seeds")
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,9 @@ class Run:
 
     settings : canonical settings of model and training; prediction : canonical settings of
     prediction; compares_groups : whether the model has a similarity of groups to show;
-    weights_of : the run whose checkpoints it predicts with, "" for its own.
+    weights_of : the run whose checkpoints it predicts with, "" for its own; initial : the run whose
+    weights training starts from, "" for random ones; members : the runs whose predictions make up
+    its own, and how: `folds`, or the mean over `runs` (seed by seed) or over runs and `seeds`.
     """
 
     name: str
@@ -49,6 +58,9 @@ class Run:
     prediction: dict
     compares_groups: bool = False
     weights_of: str = ""
+    initial: str = ""
+    members: tuple[str, ...] = ()
+    combines: str = ""
 
     @property
     def reads_validation(self) -> bool:
@@ -72,14 +84,53 @@ def unknown_run(place: str, name: str, known: Sequence[str]) -> InputError:
 class Runs:
     """Reads the runs of a config one at a time, so that a wrong one harms only who needs it.
 
-    config : checked config; features : enabled features; sets : dataset/split of the sheet.
+    config : checked config; features : enabled features; sets : what a set's name means.
     """
 
-    def __init__(self, config: dict, features: Sequence[str], sets: Sequence[str]):
+    def __init__(self, config: dict, features: Sequence[str], sets: Sets):
         self.given = {n: keys for n, keys in config["runs"].items() if keys is not None}
         self.defaults = config["defaults"]
-        self.features, self.sets = list(features), list(sets)
+        self.features, self.sets = list(features), sets
         self._read: dict[str, Run | InputError] = {}
+        self._reading: list[str] = []
+        self.folds: dict[str, list[str]] = {}  # run -> the runs of its folds
+        self.plain = list(self.given)  # runs as they stand in the config
+        for name in self.plain:
+            try:
+                self._expand(name)
+            except InputError as e:
+                self._read[name] = e
+
+    def _expand(self, name: str, before: tuple[str, ...] = ()) -> None:
+        """Put the runs of the folds of a run beside it."""
+        own = dict(self.given[name])
+        source = own.pop("weights_of", None)
+        if name in self.folds or own.get("ensemble_of"):
+            return
+        if source in self.given:  # each fold takes the weights of the same fold
+            if source not in (*before, name):  # else `_run` says what is wrong
+                self._expand(source, (*before, name))
+            if source in self.folds:
+                if "evaluate" in own or "folds" in own:
+                    raise InputError(
+                        f"config: run {name} takes the weights of the folds of {source}, but has other sets",
+                        f"take `evaluate` and `folds` out of runs.{name}",
+                    )
+                runs = {n.replace(source, name, 1): n for n in self.folds[source]}
+                self._add_folds(name, {n: own | {"weights_of": fold} for n, fold in runs.items()})
+        elif not source:
+            keys = self._keys(name)
+            if keys.get("folds"):
+                self._add_folds(name, expand(name, keys, self.sets))
+
+    def _add_folds(self, name: str, runs: dict[str, dict]) -> None:
+        for fold in runs:
+            if fold in self.given:
+                raise InputError(
+                    f"config: the fold {fold} has the name of a run", f"rename runs.{fold}"
+                )
+        self.given |= runs
+        self.folds[name] = list(runs)
 
     def __iter__(self):
         return iter(self.given)
@@ -87,10 +138,18 @@ class Runs:
     def get(self, name: str) -> Run:
         """A run by its name; raises InputError naming the run, the key and the cure."""
         if name not in self._read:
+            if name in self._reading:
+                raise InputError(
+                    f"config: run {name} leads back to itself ({' -> '.join(self._reading)})",
+                    "let one of these runs stand alone",
+                )
+            self._reading.append(name)
             try:
                 self._read[name] = self._run(name)
             except InputError as e:
                 self._read[name] = e
+            finally:
+                self._reading.pop()
         found = self._read[name]
         if isinstance(found, InputError):
             raise found
@@ -109,24 +168,167 @@ class Runs:
                 f"config: runs.{name}.base leads back to {base}",
                 "let one of these runs stand alone: " + ", ".join((*before, name)),
             )
-        if self.given[base].get("weights_of"):
+        if self.given[base].get("weights_of") or self.given[base].get("ensemble_of"):
+            of = self.given[base].get("weights_of") or "one of its members"
             raise InputError(
                 f"config: runs.{name}.base names {base}, which has no training of its own",
-                f"name {self.given[base]['weights_of']}, whose weights it takes",
+                f"name {of}, whose weights it takes",
             )
         return merge(self._keys(base, (*before, name)), own)
 
     def _run(self, name: str) -> Run:
+        if self.given[name].get("ensemble_of"):
+            return self._ensemble(name)
         if self.given[name].get("weights_of"):
-            return self._run_with_weights_of(name)
-        return self._resolved(name, self._keys(name))
+            run = self._run_with_weights_of(name)
+        else:
+            run = self._resolved(name, self._keys(name))
+        if name in self.folds:
+            members = [self.get(fold) for fold in self.folds[name]]
+            self._check_classes(name, members)
+            run = dataclasses.replace(
+                run,
+                weights_of="",
+                initial="",
+                members=tuple(self.folds[name]),
+                combines="folds",
+                compares_groups=False,
+            )
+        else:
+            self._check_leaks(run)
+        return run
+
+    def _ensemble(self, name: str) -> Run:
+        own = self.given[name]
+        for key in own:
+            if key not in OF_ENSEMBLE:
+                raise InputError(
+                    f"config: run {name} is an ensemble, and has no {key} of its own",
+                    f"an ensemble takes {', '.join(OF_ENSEMBLE)}; give {key} to its members",
+                )
+        names = own["ensemble_of"]
+        names = [names] if isinstance(names, str) else list(names)
+        for member in names:
+            if member not in self.given:
+                raise unknown_run(f"runs.{name}.ensemble_of", member, list(self.given))
+        members = [self.get(member) for member in names]
+        over = own.get("ensemble", "runs")
+        if over == "runs" and len(names) < 2:
+            raise InputError(
+                f"config: run {name} is an ensemble of one run",
+                "name several, or choose ensemble: seeds",
+            )
+        wanted = own.get("evaluate")
+        evaluate = members[0].evaluate if wanted is None else [s for s in wanted if s in self.sets]
+        for member in members:
+            if missing := [s for s in evaluate if s not in member.evaluate]:
+                raise InputError(
+                    f"config: run {name} evaluates {missing[0]}, which its member {member.name} does not predict",
+                    f"add {missing[0]} to runs.{member.name}.evaluate, or set runs.{name}.evaluate",
+                )
+        common = [s for s in members[0].seeds if all(s in m.seeds for m in members)]
+        seeds = (0,) if over == "seeds" else tuple(own.get("seeds", common))
+        if "seeds" in own and over == "seeds":
+            raise InputError(
+                f"config: run {name} is the mean over all seeds of its members",
+                f"take `seeds` out of runs.{name}",
+            )
+        for seed in seeds if over == "runs" else ():
+            if lacking := [m.name for m in members if seed not in m.seeds]:
+                raise InputError(
+                    f"config: run {name} has seed {seed}, its member {lacking[0]} has not",
+                    f"seeds that all members have: {', '.join(map(str, common)) or 'none'}",
+                )
+        if not seeds:
+            raise InputError(
+                f"config: the members of run {name} have no seed in common",
+                "choose ensemble: seeds",
+            )
+        self._check_classes(name, members)
+        return dataclasses.replace(
+            members[0],
+            name=name,
+            evaluate=tuple(evaluate),
+            seeds=seeds,
+            compares_groups=False,
+            weights_of="",
+            initial="",
+            members=tuple(names),
+            combines=over,
+        )
+
+    @staticmethod
+    def _check_classes(name: str, members: list[Run]) -> None:
+        """Predictions that shall be averaged must be of one kind, and classes have probabilities."""
+        kinds = {(m.settings["task"], m.settings["classes"]) for m in members}
+        if len(kinds) > 1:
+            raise InputError(
+                f"config: the members of run {name} predict different things (task, classes)",
+                "let all members have the same task and classes",
+            )
+        for m in members:
+            if m.settings["task"] == "classification" and m.prediction["mode"] == "stream":
+                raise InputError(
+                    f"config: run {name} averages {m.name}, and mode: stream keeps no probabilities",
+                    "choose mode: window or carry",
+                )
+
+    def trained(self, name: str) -> list[str]:
+        """Runs whose trainings a run needs, each once: its own, its members', those it starts from."""
+        run = self.get(name)
+        if run.members:
+            found = [t for member in run.members for t in self.trained(member)]
+        else:
+            start = self.get(run.weights).initial
+            found = [run.weights, *(self.trained(start) if start else ())]
+        return list(dict.fromkeys(found))
+
+    def needed(self, name: str) -> list[str]:
+        """A run and all runs that its predictions depend on."""
+        run = self.get(name)
+        below = [n for member in run.members for n in self.needed(member)]
+        return list(dict.fromkeys([name, *below, *self.trained(name)]))
+
+    def held_out(self, fold: Run) -> list:
+        """Sessions that a fold holds out."""
+        parts = [s for s in fold.evaluate if s.endswith(f".{self.get(fold.weights).name}")]
+        return self.sets.union(parts)
+
+    def training_sessions(self, run: Run) -> dict:
+        """Sessions that a run's weights have seen, those it starts from included -> the set."""
+        weights = self.get(run.weights) if run.weights != run.name else run
+        seen = {k: s for s in weights.train for k in self.sets.keys(s)}
+        if weights.initial:
+            seen |= self.training_sessions(self.get(weights.initial))
+        return seen
+
+    def _check_leaks(self, run: Run) -> None:
+        """InputError for a session or a person that is trained on and evaluated or validated."""
+        seen = self.training_sessions(run)
+        people = self.sets.identities(seen)
+        for key in ("evaluate", "validate") if run.reads_validation else ("evaluate",):
+            for name in getattr(run, key):
+                keys = self.sets.keys(name)
+                for session in keys:
+                    if session in seen:
+                        raise InputError(
+                            f"config: run {run.name} trains on session {'/'.join(session)} ({seen[session]}) and names it in `{key}` ({name})",
+                            "take it out of one of them, or split the set with `folds`",
+                        )
+                for person, session in self.sets.identities(keys).items():
+                    if person in people:
+                        raise InputError(
+                            f"config: run {run.name} trains on {person} in session {'/'.join(people[person])}, who is in session {'/'.join(session)} of `{key}` ({name})",
+                            "keep the sessions of one person together (column `identity` of the sheet)",
+                        )
 
     def _run_with_weights_of(self, name: str) -> Run:
         own = dict(self.given[name])
         source_name = own.pop("weights_of")
         if source_name not in self.given:
             raise unknown_run(f"runs.{name}.weights_of", source_name, list(self.given))
-        if "base" in own or self.given[source_name].get("weights_of"):
+        source_keys = self.given[source_name]
+        if "base" in own or source_keys.get("weights_of") or source_keys.get("ensemble_of"):
             raise InputError(
                 f"config: run {name} does not say plainly whose weights it takes",
                 "let weights_of name a run that is trained, and leave `base` out",
@@ -145,11 +347,11 @@ class Runs:
                 f"config: run {name} takes the weights of {source_name}, which is not trained with seed {more[0]}",
                 f"take seeds out of runs.{name}, or choose from: {', '.join(map(str, source.seeds))}",
             )
-        return dataclasses.replace(run, weights_of=source_name)
+        return dataclasses.replace(run, weights_of=source_name, initial="")
 
     @staticmethod
     def _of_training(run: Run) -> tuple:
-        return run.features, run.train, run.validate, run.settings
+        return run.features, run.train, run.validate, run.initial, run.settings
 
     def _resolved(self, name: str, keys: dict) -> Run:
         for feature in keys["features"]:
@@ -158,12 +360,19 @@ class Runs:
                     f"config: run {name} reads the feature {feature}, which is not enabled",
                     f"enable it under `features`, or choose from: {', '.join(self.features)}",
                 )
+        for key in ("train", "validate", "evaluate"):
+            for t in keys[key]:
+                try:
+                    self.sets.keys(t)
+                except InputError as e:
+                    raise InputError(f"{e.problem} (`{key}` of run {name})", e.cure) from e
         if not any(t in self.sets for t in keys["train"]):
             raise InputError(
                 f"config: run {name} trains on {', '.join(keys['train'])}, which the sheet does not have",
                 f"sets of the sheet: {', '.join(self.sets)}",
             )
-        both = set(keys["train"]) & set(keys["evaluate"])
+        of = keys["folds"]["of"] if keys.get("folds") else []
+        both = (set(keys["train"]) & set(keys["evaluate"])) - set(as_list(of))
         if both:
             raise InputError(
                 f"config: run {name} is trained and evaluated on {', '.join(sorted(both))}",
@@ -185,6 +394,7 @@ class Runs:
             check_absent_rate(rate, len(settings.features), "prediction.absent_rate")
             if prediction["mode"] != "window":
                 check_live(settings.name, settings.model)
+            check_finish(parse_prediction(prediction), settings.frame_rate_hz, settings.classes)
         except InputError as e:
             raise InputError(f"config: run {name}: {e.problem}", e.cure) from e
         run = Run(
@@ -197,10 +407,37 @@ class Runs:
             settings.canonical(),
             prediction,
             settings.model.compares_groups,
+            initial=keys.get("initial") or "",
         )
+        if run.initial:
+            self._check_initial(run)
         if run.reads_validation and not run.validate:
             raise InputError(
                 f"config: run {name} selects by best_val, and none of its `validate` sets is in the sheet",
                 f"sets of the sheet: {', '.join(self.sets)}",
             )
         return run
+
+    def _check_initial(self, run: Run) -> None:
+        """InputError unless the run that this one starts from has one checkpoint that fits."""
+        place = f"runs.{run.name}.initial"
+        if run.initial not in self.given:
+            raise unknown_run(place, run.initial, list(self.given))
+        if run.name in self.folds:  # its folds start from it, and are checked themselves
+            return
+        start = self.get(run.initial)
+        if start.members:
+            raise InputError(
+                f"config: {place} names {start.name}, which has several models",
+                f"name one of them: {', '.join(start.members)}",
+            )
+        if more := sorted(set(run.seeds) - set(start.seeds)):
+            raise InputError(
+                f"config: run {run.name} starts from {start.name}, which is not trained with seed {more[0]}",
+                f"train {start.name} with it, or choose from: {', '.join(map(str, start.seeds))}",
+            )
+        if odd := other_network(parse(start.settings), parse(run.settings)):
+            raise InputError(
+                f"config: run {run.name} starts from {start.name}, which has other {odd}",
+                f"let both runs have the same {odd}, for example with base: {start.name}",
+            )

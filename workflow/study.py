@@ -186,11 +186,12 @@ class Study:
         specs = []
         for key in self.sessions(sets):
             people = [p for p in self.by_session[key] if p.labels]
+            if not people:
+                continue
             roles = ",".join(p.role for p in people)
-            parts = [n.rpartition("/")[2] for n in dict.fromkeys(sets) if key in of_set[n]]
-            for part in [people[0].split] if people and by_split else parts:
-                if people:
-                    specs.append(f"{key[0]}/{key[1]}:{roles}@{part}")
+            parts = [n.rpartition("/")[2] for n in of_set if key in of_set[n]]
+            for part in [people[0].split] if by_split else parts:
+                specs.append(f"{key[0]}/{key[1]}:{roles}@{part}")
         return specs
 
     def excluded_counts(self, dataset: str, sets: Iterable[str] = ()) -> list[str]:
@@ -336,7 +337,11 @@ class Study:
                 f"choose from: {', '.join(map(str, run.seeds))}",
             )
         datasets = {folder.dataset for folder in LAYOUTS[section["year"]].folders.values()}
-        predicted = [d for d in self.datasets(run) if d in datasets and f"{d}/test" in run.evaluate]
+        predicted = []
+        for dataset in self.datasets(run):
+            sessions = self.sessions(self.evaluated(run, dataset))
+            if dataset in datasets and any(self.by_session[k][0].split == "test" for k in sessions):
+                predicted.append(dataset)
         if not predicted:
             raise InputError(
                 f"config: {run.name} evaluates no test set of a {section['year']} submission",

@@ -18,6 +18,8 @@ class PredictionConfig(Checked):
     partner_context : frames of partner context in carry and stream, 0 = the training window
     absent_rate : share of streams that are taken away (a test of missing modalities), per window
     absent_seed : which ones
+    smooth_s : centred moving average over this many seconds of each person's recording, 0 off
+    clip : whether engagement is clipped to [0, 1], after smoothing
     """
 
     mode: str = "window"
@@ -25,9 +27,11 @@ class PredictionConfig(Checked):
     partner_context: int = 0
     absent_rate: float = 0.0
     absent_seed: int = 0
+    smooth_s: float = 0.0
+    clip: bool = False
 
     CHOICES: ClassVar = {"mode": ("window", "carry", "stream"), "merge": ("centre", "mean")}
-    MINIMUM: ClassVar = {"partner_context": 0, "absent_rate": 0, "absent_seed": 0}
+    MINIMUM: ClassVar = {"partner_context": 0, "absent_rate": 0, "absent_seed": 0, "smooth_s": 0}
 
     def checked(self) -> "PredictionConfig":
         """Itself; InputError where a key would be without effect in this mode."""
@@ -48,7 +52,32 @@ class PredictionConfig(Checked):
                 "to take streams from",
                 "choose mode: window",
             )
+        if self.mode != "window" and self.smooth_s:
+            raise InputError(
+                f"prediction.smooth_s is {self.smooth_s}, but mode: {self.mode} is causal, and a "
+                "centred mean reads frames to come",
+                "leave it out, or choose mode: window",
+            )
         return self
+
+
+def frames_each_side(smooth_s: float, rate_hz: float) -> int:
+    """Frames before and after a frame that a moving average over `smooth_s` seconds takes in."""
+    return round((smooth_s * rate_hz - 1) / 2) if smooth_s else 0
+
+
+def check_finish(config: PredictionConfig, rate_hz: float, classes: int = 0) -> None:
+    """InputError where smoothing would have no effect, or is asked for classes."""
+    if classes and (config.smooth_s or config.clip):
+        key = "smooth_s" if config.smooth_s else "clip"
+        raise InputError(
+            f"prediction.{key} is set, but classes have no mean and no range", f"leave {key} out"
+        )
+    if config.smooth_s and frames_each_side(config.smooth_s, rate_hz) < 1:
+        raise InputError(
+            f"prediction.smooth_s is {config.smooth_s}, less than three frames of {rate_hz:g} Hz",
+            f"choose at least {3 / rate_hz:g} s, or 0",
+        )
 
 
 def check_live(name: str, model: ModelConfig, partners: int = 1) -> None:

@@ -17,7 +17,9 @@ rule score:
                 "sessions": study.labelled_specs(
                     study.evaluated(study.runs[w.run], w.dataset)
                 ),
-                "excluded": study.excluded_counts(w.dataset),
+                "excluded": study.excluded_counts(
+                    w.dataset, study.evaluated(study.runs[w.run], w.dataset)
+                ),
                 "results": study.results,
             }
         ),
@@ -81,7 +83,7 @@ rule curves:
         options=lambda w: options(
             {
                 "sessions": study.labelled_specs(
-                    study.evaluated(study.runs[w.run], w.dataset)
+                    study.evaluated(study.runs[w.run], w.dataset), by_split=True
                 ),
                 "results": study.results,
             }

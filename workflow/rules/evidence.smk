@@ -14,7 +14,10 @@ if study.config["demo"] is not None:
         params:
             fingerprint=study.fingerprint("evaluation.oracle"),
             options=lambda w: options(
-                {"corpus": study.config["media_root"], "sessions": oracle_specs(w)}
+                {
+                    "corpus": study.config["media_root"],
+                    "sessions": oracle_specs(w, by_split=True),
+                }
             ),
         message:
             "oracle of {wildcards.dataset}"

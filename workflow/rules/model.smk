@@ -38,6 +38,7 @@ rule statistics:
 rule train:
     input:
         training_files,
+        initial=lambda w: study.initial(w.run, w.seed),
         statistics="<results>/runs/{run}/statistics.h5",
     output:
         model="<results>/runs/{run}/seed-{seed}/model.safetensors",
@@ -62,6 +63,7 @@ rule train:
                     specs(run_of(w).validate) if run_of(w).reads_validation else None
                 ),
                 "results": study.results,
+                "initial": "".join(study.initial(w.run, w.seed)) or None,
                 "checkpoint_dir": f"{study.results}/cache/{w.run}/seed-{w.seed}",
             }
         ),
@@ -75,6 +77,8 @@ rule train:
 
 
 rule predict:
+    wildcard_constraints:
+        run=constraint(r.name for r in study.runs.values() if not r.members),
     input:
         lambda w: study.aligned(predicted_sessions(w), run_of(w).features),
         checkpoint=lambda w: study.checkpoint(w.run, w.seed),
@@ -106,3 +110,32 @@ rule predict:
     shell:
         "python -m model.predict --checkpoint {input.checkpoint:q} {params.options}"
         " --out {output.predictions:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
+
+
+# Folds put together, or the mean of several runs or seeds.
+rule combine:
+    wildcard_constraints:
+        run=constraint(r.name for r in study.runs.values() if r.members),
+    input:
+        lambda w: study.members(w.run, w.seed, w.dataset),
+    output:
+        predictions="<results>/predictions/{run}/seed-{seed}/{dataset}.h5",
+        sidecar="<results>/predictions/{run}/seed-{seed}/{dataset}.json",
+    log:
+        "<logs>/combine/{run}.seed-{seed}.{dataset}.log",
+    conda:
+        "../../envs/media.yaml"
+    params:
+        fingerprint=study.fingerprint("evaluation.ensemble"),
+        options=lambda w: options(
+            {
+                "folds": run_of(w).combines == "folds",
+                "sessions": [study.spec(key) for key in predicted_sessions(w)],
+                "name": w.run,
+            }
+        ),
+    message:
+        "combining {wildcards.dataset} of {wildcards.run}, seed {wildcards.seed}"
+    shell:
+        "python -m evaluation.ensemble --members {input:q} {params.options} --seed {wildcards.seed}"
+        " --out {output.predictions:q} --fingerprint {params.fingerprint:q} --log {log:q}"
