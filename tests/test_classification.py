@@ -13,6 +13,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from alignment import labels
 from corpora.label_csv import read_labels
+from evaluation import score as score_module
 from model import predict as predict_module
 from model import statistics as statistics_module
 from model import train as train_module
@@ -170,6 +171,8 @@ def test_classes_are_learned_and_the_best_epoch_is_kept(corpus, trained, tmp_pat
     truth, found = np.concatenate(truth), np.concatenate(found)
     assert set(np.unique(found)) <= {0.0, 1.0, 2.0}
     assert cohen_kappa_score(truth, found) == pytest.approx(best, abs=1e-9)
+    record = score_module.score(out, results, [val[0] + "@val"], None, [], tmp_path / "s/s.json")
+    assert record["splits"]["val"]["kappa"] == pytest.approx(best, abs=1e-9)
 
 
 def test_carried_predictions_hold_probabilities_too(corpus, trained, tmp_path):
