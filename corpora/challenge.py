@@ -1,8 +1,8 @@
 """The sheet of a challenge download: people with media, with precomputed streams, or with both.
 
 Folders decide splits and sessions; what differs from the official list is logged. A person who has
-streams but no sound, in a dataset whose others have one, is an empty seat and excluded. Who has no
-label stays as a partner. In PInSoRo's child-robot sessions the robot (`yellow`) is never a target.
+streams but no sound, in a dataset whose others have one, is an empty seat and excluded; so is who
+has a stream of another length than the sound (NoXi-J 147 to 150). Who has no label stays as a partner. In PInSoRo's child-robot sessions the robot (`yellow`) is never a target.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ from corpora import metadata, mpiigi, noxi
 from corpora.layout import NO_SOUND, child, folder, log, one_file, participant, relative
 from corpora.official import differences
 from corpora.sheet import Participant
+from corpora.stream_files import shifted
 from corpora.streams import Person, label_names, people_below
 from media.container import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from runtime import InputError
@@ -146,6 +147,17 @@ def _with_streams(
     if silent and row.dataset in sounding:
         log.warning("%s has no audio: excluded", name)
         return dataclasses.replace(row, exclude=True, exclude_reason=NO_SOUND)
+    try:
+        odd = shifted(person.prefix)
+    except InputError as e:
+        # The row stays: the doctor names the file, and so does the job that reads it.
+        log.warning("%s", e.problem)
+        return row
+    if odd and not row.exclude:
+        stream, (seconds, sound) = next(iter(odd.items()))
+        reason = f"{stream} lasts {seconds:.2f} s, the sound {sound:.2f} s: another recording"
+        log.warning("%s: %s: excluded", name, reason)
+        return dataclasses.replace(row, exclude=True, exclude_reason=reason)
     return row
 
 

@@ -55,7 +55,7 @@ class Finding:
 ACTIONS = {
     "wrong_rate": "the inferred rate is used",
     "unusual_rate": "used at its own rate",
-    "shifted": "excluded unless told otherwise: it belongs to another recording",
+    "shifted": "excluded by init, else refused, unless told otherwise: another recording",
     "truncated": "the rows that exist are used, the missing end is invalid",
     "doubled": "refused unless told which half to take",
     "surplus_bytes": "the whole rows are used",
@@ -68,7 +68,7 @@ ACTIONS = {
     "leaking_columns": "the first three columns are dropped",
     "undetected_points": "-1 is invalid, not a coordinate",
     "shared_audio": "used; the voice may be anybody's in the room",
-    "label_length": "frames beyond the shorter one do not count",
+    "label_length": "the label job stops: exclude the person, or raise length_tolerance_s",
     "unreadable": "repair or remove the file",
 }
 

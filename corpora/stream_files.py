@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from runtime import InputError
-from ssi.rate import true_rates
+from ssi.rate import LENGTH_TOLERANCE_S, sound_length, true_rates
 from ssi.stream import Stream, open_stream
 
 SUFFIX = ".stream"
@@ -68,6 +68,20 @@ def lengths(prefix: str | os.PathLike) -> dict[str, tuple[int, float]]:
     stated = {name: (rows_stated(s), s.header.rate_hz) for name, s in streams.items()}
     rates = true_rates(stated)
     return {name: (rows, rates[name]) for name, (rows, _) in stated.items()}
+
+
+def shifted(prefix: str | os.PathLike) -> dict[str, tuple[float, float]]:
+    """Streams that last another time than the person's sound: name -> (seconds, sound's seconds).
+
+    Such a stream belongs to another recording (NoXi-J 147 to 150).
+    """
+    seconds = {name: rows / rate for name, (rows, rate) in lengths(prefix).items()}
+    found = {}
+    for name, s in seconds.items():
+        sound = sound_length(seconds, name)
+        if sound is not None and abs(s - sound) > LENGTH_TOLERANCE_S:
+            found[name] = (s, sound)
+    return found
 
 
 def longest(prefix: str | os.PathLike) -> float:

@@ -304,6 +304,18 @@ def test_labels_of_a_second_tree_for_people_with_streams(tmp_path):
     )
 
 
+def test_streams_of_another_recording_exclude_the_person(tmp_path, caplog):
+    """One tenth of NoXi-J 148's lengths: the expert's pictures are those of another session."""
+    folder = tmp_path / "Noxi-J/test/148"
+    for role, rows in (("expert", 2254), ("novice", 1775)):
+        streams(folder, role, EGEMAPS, rows=1775)
+        streams(folder, role, "clip", rows=rows)
+    expert, novice = checked(challenge.find(tmp_path, corpus="noxi-j"), tmp_path, tmp_path)
+    assert expert.exclude and not novice.exclude
+    assert expert.exclude_reason == "clip lasts 90.16 s, the sound 71.00 s: another recording"
+    assert "noxi-j/148 expert: clip lasts 90.16 s" in caplog.text
+
+
 def test_without_any_sound_nobody_is_an_empty_seat(tmp_path):
     streams(tmp_path / "val/007", "expert", "clip")
     assert not challenge.find(tmp_path)[0].exclude
