@@ -3,6 +3,10 @@
 from dataclasses import dataclass, field
 
 from corpora.official import SPLITS
+from runtime import InputError
+
+# Sets of the challenge in the order of its README, and what it calls them.
+CHALLENGE = {"noxi": "NoXi", "noxi-add": "NoXi (Add.)", "noxi-j": "NoXi-J", "mpiigi": "MPIIGI"}
 
 DYAD = ("expert", "novice")
 SEATS = tuple(f"subjectPos{i}" for i in (1, 2, 3, 4))
@@ -67,3 +71,20 @@ LAYOUTS = {
         classes=("pinsoro-cc", "pinsoro-cr"),
     ),
 }
+
+
+def challenge_columns(columns: list[str], split: str) -> dict[str, str]:
+    """Columns of the challenge's engagement sets, in its order -> title.
+
+    One split only, so that val and test never share a table; val is named in the title. Raises
+    InputError when there are none.
+    """
+    suffix = "" if split == "test" else f", {split}"
+    own = {f"{d}/{split}": t + suffix for d, t in CHALLENGE.items() if f"{d}/{split}" in columns}
+    if not own:
+        raise InputError(
+            f"challenge: {split}, but the table has none of "
+            + ", ".join(f"{d}/{split}" for d in CHALLENGE),
+            "evaluate on one of them with labels, or leave challenge out",
+        )
+    return own

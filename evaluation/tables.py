@@ -20,6 +20,7 @@ import yaml
 from evaluation.bootstrap import RESAMPLES, SEED
 from evaluation.confusion import Confusion
 from evaluation.details import metric_lines, session_lines
+from evaluation.layouts import challenge_columns
 from evaluation.metrics import Moments
 from evaluation.render import (
     COMPUTED,
@@ -46,8 +47,6 @@ log = get_logger("tables")
 SELECTIONS = ("last", "best_val")
 REPORTED_FILE = Path(__file__).with_name("reported.yaml")
 FILES = ("ccc.csv", "ccc.md", "ccc.tex", "sessions.csv", "metrics.csv")
-# Sets of the challenge in the order of its README, and what it calls them.
-CHALLENGE = {"noxi": "NoXi", "noxi-add": "NoXi (Add.)", "noxi-j": "NoXi-J", "mpiigi": "MPIIGI"}
 CCC_NOTE = (
     "CCC: concordance correlation coefficient, population variance, over all labelled frames of "
     "all sessions and roles pooled, at the labels' time stamps"
@@ -255,22 +254,6 @@ def make_tables(
     )
     log.info("wrote %s to %s", ", ".join(FILES), out_dir)
     return table
-
-
-def challenge_columns(columns: list[str], split: str) -> dict[str, str]:
-    """Columns of the challenge's engagement sets, in its order -> title.
-
-    One split only, so that val and test never share a table; val is named in the title. Raises
-    InputError when there are none.
-    """
-    suffix = "" if split == "test" else f", {split}"
-    own = {f"{d}/{split}": t + suffix for d, t in CHALLENGE.items() if f"{d}/{split}" in columns}
-    if not own:
-        raise InputError(
-            f"--challenge {split}: the table has none of {', '.join(f'{d}/{split}' for d in CHALLENGE)}",
-            "name them in --columns, or leave --challenge out",
-        )
-    return own
 
 
 def show(path: Path) -> None:

@@ -48,6 +48,15 @@ def study(sheet, **over) -> Study:
     return Study(merge(merge(load_config(), base), over))
 
 
+def test_table_in_the_challenges_order(sheet):
+    s = study(sheet, tables={"main": {"challenge": "test"}})
+    assert "--challenge=test" in s.table_options("main")
+    assert "--challenge" not in study(sheet).table_options("main")
+    over = {"tables": {"main": {"challenge": "test"}}, "defaults": {"evaluate": ["noxi/val"]}}
+    with pytest.raises(InputError, match="challenge: test, but the table has none of noxi/test"):
+        study(sheet, **over)
+
+
 def test_specs_and_sets(sheet):
     s = study(sheet)
     assert s.set_names() == ["noxi/train", "noxi/val", "mpiigi/test"]

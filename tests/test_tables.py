@@ -351,7 +351,7 @@ def test_the_challenges_order(tmp_path):
     assert tables.main([*arguments, "--challenge", "val"]) == 0
     assert header(out) == ["run", "NoXi, val", "NoXi-J, val", "MPIIGI, val", "Combined"]
     assert all(r["kind"] == "computed" or r["noxi/val"] for r in read_csv(out, "challenge.csv"))
-    with pytest.raises(InputError, match="--challenge val"):
+    with pytest.raises(InputError, match="challenge: val, but the table"):
         tables.make_tables(paths, tmp_path / "x", columns=["noxi/test"], challenge="val")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from corpora.demo import weights_files
 from corpora.sheet import Participant, read_sheet
-from evaluation.layouts import LAYOUTS
+from evaluation.layouts import LAYOUTS, challenge_columns
 from model.configs.base import did_you_mean
 from runtime import InputError
 from workflow import recordings
@@ -99,6 +99,8 @@ class Study:
                         self.runs[needed] = declared.get(needed)
                         self._check_recordings(self.runs[needed])
                 self._check_equal(name, table)
+                if table.get("challenge"):
+                    challenge_columns(self.columns(table), table["challenge"])
             except InputError as e:
                 if name not in self.on_request:
                     raise
@@ -501,6 +503,7 @@ class Study:
                 "reported": os.path.relpath(REPORTED) if t.get("reported") else None,
                 "selection": selected or None,
                 "resamples": t.get("bootstrap", 1000),
+                "challenge": t.get("challenge"),
                 "note": " ".join(filter(None, notes)),
                 "out_dir": f"{self.results}/tables/{table}",
             }
