@@ -76,6 +76,11 @@ def make_clock(participants: list[dict], rate_hz: float) -> dict:
             )
         ends[str(p["role"])] = {"offset_s": offset, "end_s": offset + duration}
     end = max(e["end_s"] for e in ends.values())
+    if end * rate_hz > MOST_TICKS:
+        raise InputError(
+            f"{dataset}/{session} lasts {end:.0f} s",
+            "check the recordings' time stamps and offsets",
+        )
     return {
         "rate_hz": float(rate_hz),
         "n_ticks": max(1, math.ceil(end * rate_hz - SNAP_TICKS)),

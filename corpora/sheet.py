@@ -260,6 +260,9 @@ def _participant(line: int, row: dict[str, str], root: str, problems: _Problems)
     for column in PATHS:
         if values[column]:
             values[column] = os.path.join(root, values[column])
+            if not values[column].isprintable() or set(values[column]) & set("{}"):
+                bad(column, "holds a brace or control character, which the job graph cannot name",
+                    "rename the file or folder (media_root too)")  # fmt: skip
     parsed["exclude"] = values["exclude"] == "yes"
     return Participant(**(values | parsed), line=line)
 

@@ -108,6 +108,11 @@ class Submission:
                 with self._zip.open(name) as member:
                     raw = member.read(MOST_BYTES + 1)
             else:
+                if not (self.path / name).resolve().is_relative_to(self.path.resolve()):
+                    raise InputError(
+                        f"{self.path}: {name} is a link that leaves the folder",
+                        "put the file there",
+                    )
                 with open(self.path / name, "rb") as file:
                     raw = file.read(MOST_BYTES + 1)
             text = raw.decode("ascii").replace("\r\n", "\n").replace("\r", "\n")

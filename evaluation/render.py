@@ -86,7 +86,7 @@ def to_csv(table: Table) -> str:
             else:
                 cell = row.cells[column]
                 line += [_csv_value(cell.mean), *(_csv_value(getattr(cell, f)) for f in FIELDS)]
-        notes = [" ".join(note.replace("|", "/").split()) for note in row.notes]
+        notes = [plain(note.replace("|", "/")) for note in row.notes]
         lines.append([*line, NOTE_SEPARATOR.join(notes)])
     return csv_text(lines)
 
@@ -113,12 +113,22 @@ def _csv_value(value: float | int | None) -> str:
     return f"{value:.6f}" if isinstance(value, float) else str(value)
 
 
+def printable(text: str) -> str:
+    """The text with a space for every control character, which a terminal or LaTeX would obey."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def plain(text: str) -> str:
+    """One line without control characters."""
+    return " ".join(printable(text).split())
+
+
 def escape_markdown(text: str) -> str:
     """Plain text inside a Markdown table cell or list item: no tag, entity, link, list or heading.
 
     Underscores inside a word need no escape.
     """
-    text = re.sub(r"([\\|<>&*`~\[\]])", r"\\\1", " ".join(text.split()))
+    text = re.sub(r"([\\|<>&*`~\[\]])", r"\\\1", plain(text))
     if BLOCK_START.match(text):
         text = f"\\{text}"
     # A backslash before a digit would be printed; as an entity it starts no numbered list.
@@ -172,7 +182,7 @@ LATEX = {
 
 def escape_latex(text: str) -> str:
     """Plain text for LaTeX."""
-    return "".join(LATEX.get(c, c) for c in " ".join(text.split()))
+    return "".join(LATEX.get(c, c) for c in plain(text))
 
 
 def to_latex(table: Table) -> str:
@@ -256,6 +266,7 @@ def _terminal_cell(row: dict[str, str], column: str) -> str:
 
 
 def _aligned(lines: list[list[str]], width: int) -> str:
+    lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     blocks: list[list[int]] = [[]]
     for i in range(1, len(widths)):

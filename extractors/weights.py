@@ -145,8 +145,15 @@ def _check_file(path: Path) -> None:
             with safe_open(path, framework="numpy"):
                 pass
         else:
-            json.loads(path.read_text(encoding="utf-8"))
-    except (SafetensorError, ValueError, OSError) as e:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if path.name.endswith(".index.json"):
+                shards = content["weight_map"].values()
+                outside = [
+                    s for s in shards if not (path.parent / Path(s).name).is_file() or "/" in s
+                ]
+                if outside:
+                    raise ValueError(f"its shard {outside[0]!r} is not in the folder")
+    except (SafetensorError, ValueError, OSError, LookupError, TypeError, AttributeError) as e:
         raise InputError(f"{path} is damaged ({' '.join(str(e).split())[:120]})", cure) from e
 
 

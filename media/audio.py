@@ -20,6 +20,8 @@ from runtime import InputError, get_logger
 log = get_logger("media")
 
 # Time stamps of containers with a coarse clock (Matroska: 1 ms) jitter; less than this is no gap.
+# More than any recorder writes: a damaged or hostile header.
+MOST_RATE_HZ, MOST_CHANNELS, MOST_GAP_S = 768_000, 64, 6 * 3600.0
 GAP_TOLERANCE_S = 0.02
 # Samples told twice (clock drift between time stamps and sample clock) are dropped up to this much.
 OVERLAP_LIMIT_S = 0.5
@@ -106,6 +108,11 @@ class AudioStream:
                 if shape is None:
                     shape = (frame.sample_rate, frame.layout.nb_channels)
                     self.native_rate_hz, self.channels = shape
+                    if shape[0] > MOST_RATE_HZ or shape[1] > MOST_CHANNELS:
+                        raise InputError(
+                            f"{self.path} has {shape[1]} channels at {shape[0]} Hz",
+                            "convert it (ffmpeg -i IN -ac 1 -ar 48000 OUT.wav)",
+                        )
                     self._check_channel()
                     self.start_s = (
                         0.0 if frame.pts is None else float(frame.pts * frame.time_base) - zero
@@ -121,6 +128,11 @@ class AudioStream:
                     expected = self.start_s + position / shape[0]
                     lead = float(frame.pts * frame.time_base) - zero - expected
                     if lead > GAP_TOLERANCE_S:
+                        if lead > MOST_GAP_S:
+                            raise InputError(
+                                f"{self.path}: the time stamps jump by {lead:.0f} s at {expected:.2f} s",
+                                "remux or convert it (ffmpeg -i IN OUT.wav)",
+                            )
                         missing = round(lead * shape[0])
                         self.gaps.append((expected, expected + missing / shape[0]))
                         position += missing

@@ -16,6 +16,9 @@ from runtime import InputError
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,wav,w64,mp3,flac,ogg,aac,mpegts,mpeg,asf,caf,aiff"
 )
+# 8K has 33 million. A larger claim is refused before a picture is allocated: by the decoder, which
+# may learn the size from the stream alone, and by media.video where the container states it.
+MOST_PIXELS = 1 << 26
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".wmv")
 AUDIO_SUFFIXES = (".wav", ".m4a", ".mp3", ".flac", ".ogg", ".aac")
 
@@ -35,7 +38,11 @@ def open_media(path: str | os.PathLike) -> "av.container.InputContainer":
     try:
         return av.open(
             "file:" + os.path.abspath(path),
-            options={"protocol_whitelist": "file", "format_whitelist": FORMATS},
+            options={
+                "protocol_whitelist": "file",
+                "format_whitelist": FORMATS,
+                "max_pixels": str(MOST_PIXELS),  # for the decoders that look into the streams
+            },
             metadata_errors="replace",
         )
     except (av.FFmpegError, ValueError) as e:

@@ -17,10 +17,12 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 
 from media.complete import check_complete, check_streams, stated_duration
-from media.container import open_media, start_time
+from media.container import MOST_PIXELS, open_media, start_time
 from runtime import InputError, get_logger
 
 log = get_logger("media")
+
+MOST_SIDE = 1 << 14  # pixels; see MOST_PIXELS
 
 
 @dataclass
@@ -33,10 +35,18 @@ class VideoFrame:
 
 
 def video_stream(container: "av.container.InputContainer", path) -> "av.video.stream.VideoStream":
-    """First video stream that is not cover art; InputError when there is none."""
+    """First video stream that is not cover art; InputError when there is none, or too large."""
     check_streams(container, path)
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
+            width, height = stream.codec_context.width, stream.codec_context.height
+            if max(width, height) > MOST_SIDE or width * height > MOST_PIXELS:
+                raise InputError(
+                    f"{path} has pictures of {width}x{height} pixels",
+                    f"scale it down (ffmpeg -i IN -vf scale=1920:-2 OUT.mp4); at most {MOST_SIDE} a side and"
+                    f" {MOST_PIXELS} in all are read",
+                )
+            stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
             return stream
     raise InputError(
         f"{path} has no video stream",

@@ -33,7 +33,7 @@ def load_yaml(path: Path) -> dict:
             f"{path} holds the control character {e.character!r} at {e.position}",
             "remove it; save the file as plain UTF-8 text",
         ) from e
-    except (ValueError, TypeError, LookupError, RecursionError) as e:  # from inside PyYAML
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as e:  # from inside PyYAML
         raise InputError(
             f"{path} holds something that is no setting ({' '.join(str(e).split())[:100]})",
             "quote dates and other special words",

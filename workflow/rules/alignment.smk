@@ -72,7 +72,7 @@ rule labels:
     message:
         "reading labels · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
     shell:
-        "python -m alignment.labels --labels {input.labels:q} --probe {input.probe:q}"
+        "python -m alignment.labels --labels={input.labels:q} --probe {input.probe:q}"
         " {params.options} --out {output.labels:q} --fingerprint {params.fingerprint:q} --log {log:q}"
 
 

@@ -83,7 +83,7 @@ rule faces:
     message:
         "finding and cropping the face · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
     shell:
-        "python -m extractors.faces --video {input.video:q} {params.options} --out {output.faces:q}"
+        "python -m extractors.faces --video={input.video:q} {params.options} --out {output.faces:q}"
         " --crops {output.crops:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
 
 
@@ -108,7 +108,7 @@ rule egemaps:
     message:
         "eGeMAPS functionals · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
     shell:
-        "python -m extractors.egemaps --audio {input.audio:q} {params.channel} {params.options}"
+        "python -m extractors.egemaps --audio={input.audio:q} {params.channel} {params.options}"
         " --out {output.feature:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
 
 
@@ -151,7 +151,7 @@ rule wav2vec2:
     message:
         "speech embeddings · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
     shell:
-        "python -m extractors.wav2vec2 --audio {input.audio:q} {params.channel}"
+        "python -m extractors.wav2vec2 --audio={input.audio:q} {params.channel}"
         " --weights {input.weights:q} {params.options} --out {output.feature:q}"
         " --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
 
