@@ -165,3 +165,22 @@ def test_training_curves(tmp_path):
     assert curves.main(["training", "--history", str(empty), "--out", str(out)]) == 0
     empty.write_text("{broken")
     assert curves.main(["training", "--history", str(empty), "--out", str(out)]) == 1
+
+
+def test_names_are_no_formulas(tmp_path):
+    """matplotlib would read what stands between dollar signs as mathematics, and fail here."""
+    run, session = r"a$\frac$b", r"s$x_$1"
+    _, time = write_labels(tmp_path, "noxi", session, "expert", np.linspace(0, 1, 50))
+    people = {(session, "expert"): (time, np.linspace(0, 1, 50))}
+    path = write_predictions(tmp_path / "p.h5", people, run=run)
+    out = tmp_path / "c.png"
+    curves.draw_predictions(
+        select([curves.read_session([curves.PredictionFile(path)], tmp_path, spec_of(session))]),
+        run,
+        out,
+    )
+    assert out.read_bytes()[:4] == b"\x89PNG"
+
+
+def spec_of(session):
+    return SessionSpec("noxi", session, ("expert",), "test")
