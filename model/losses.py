@@ -15,6 +15,7 @@ from torch import Tensor
 from model.batch import Batch
 from model.configs.training import TrainingConfig
 from model.distributed import mean, total
+from model.layers.blockwise import in_blocks
 from model.precision import full_precision
 
 EPSILON = 1e-8  # far below the variance of any usable label (0.01 of the scale squared is 1e-4)
@@ -128,9 +129,17 @@ def alignment_loss(a: Tensor, b: Tensor, mask: Tensor, temperature: float = 0.07
     Returns the mean of both directions over all valid frames (0 when there is none).
     """
     a, b = F.normalize(a, dim=-1, eps=1e-6), F.normalize(b, dim=-1, eps=1e-6)  # (B, L, E)
-    logits = torch.matmul(a, b.transpose(1, 2)) / temperature  # (B, L, L): a's frame x b's frame
-    outside = torch.finfo(logits.dtype).min / 2  # finite: a fully masked row keeps finite gradients
-    a_to_b = logits.masked_fill(~mask.unsqueeze(1), outside).log_softmax(2)  # (B, L, L)
-    b_to_a = logits.masked_fill(~mask.unsqueeze(2), outside).log_softmax(1)  # (B, L, L)
-    both = (a_to_b + b_to_a).diagonal(dim1=1, dim2=2) / 2  # (B, L)
+    outside = torch.finfo(a.dtype).min / 2  # finite: a fully masked row keeps finite gradients
+
+    def log_total(x: Tensor, y: Tensor) -> Tensor:
+        """(B, L) log of the sum over the valid frames of y, for every frame of x."""
+
+        def of(rows: slice) -> Tensor:
+            logits = torch.matmul(x[:, rows], y.transpose(1, 2)) / temperature  # (B, l, L)
+            return logits.masked_fill(~mask.unsqueeze(1), outside).logsumexp(2)  # (B, l)
+
+        return in_blocks(of, x.shape[1], y.shape[1], dim=1)
+
+    positive = (a * b).sum(-1) / temperature  # (B, L)
+    both = positive - (log_total(a, b) + log_total(b, a)) / 2  # (B, L)
     return -mean(torch.where(mask, both, 0.0).sum(), mask.sum())

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.layers.blockwise import in_blocks
+
 
 def attend(
     q: Tensor,
@@ -121,9 +123,18 @@ class CrossAttention(nn.Module):
     ) -> Tensor:
         """`forward` with keys and values at hand; now (L,) instants of the target's frames."""
         q = split_heads(self.query(self.norm_query(target)), self.heads)  # (B, H, L, E)
-        behind = now[:, None] - instant[:, None, :]  # (B, L, S)
-        bias = -self.log_slope.exp()[:, None, None] * behind.abs().to(q.dtype).unsqueeze(1)
-        allowed = None if reach is None else (behind >= 0) & (behind < reach)  # (B, L, S)
-        answer = self.out(join_heads(attend(q, k, v, mask, bias, allowed)))  # (B, L, W)
-        seen = mask[:, None, :] if allowed is None else mask[:, None, :] & allowed  # (B, L|1, S)
+        slope = self.log_slope.exp()[:, None, None]  # (H, 1, 1)
+
+        def heard(rows: slice) -> Tensor:
+            behind = now[rows, None] - instant[:, None, :]  # (B, l, S)
+            bias = -slope * behind.abs().to(q.dtype).unsqueeze(1)  # (B, H, l, S)
+            allowed = None if reach is None else (behind >= 0) & (behind < reach)  # (B, l, S)
+            return attend(q[:, :, rows], k, v, mask, bias, allowed)  # (B, H, l, E)
+
+        L, S = len(now), k.shape[2]
+        answer = self.out(join_heads(in_blocks(heard, L, S, dim=2)))  # (B, L, W)
+        seen = mask[:, None, :]  # (B, 1, S)
+        if reach is not None:
+            behind = now[:, None] - instant[:, None, :]  # (B, L, S)
+            seen = seen & (behind >= 0) & (behind < reach)
         return torch.where(seen.any(-1, keepdim=True), answer, 0.0)
