@@ -1,12 +1,13 @@
 """How long the job graph takes on the official corpora: building it, and a call with nothing to do.
 
-    python benchmarks/dag.py [--times 10] [--made-by stub|touch] [--folder DIR] [--repeat 3]
+    python benchmarks/dag.py [--times 10] [--made-by stub|graph] [--folder DIR] [--repeat 3]
 
 139 sessions, 302 participants, 5 features, 4 runs of 5 seeds, evaluated on every set
 (corpora/synthetic_sheet.py); with --times 10 ten times the sessions. The outputs come from a stub run
-(the real graph, jobs that only write their files: tests/stub) or, quicker and the same to Snakemake,
-from empty files and `--touch`. Measured is the whole command, from the shell's point of view: Python,
-sheet, schema, fingerprints and all. The folder is used again when it is there.
+(the real graph, jobs that only write their files: tests/stub), or from the graph without starting
+jobs: every output is written and recorded as Snakemake does after a job, in the order of the graph.
+Measured is the whole command, from the shell's point of view: Python, sheet, schema, fingerprints
+and all: `build` until the first job would start, `dry_run` with the printing of every job. The folder is used again when it is there.
 """
 
 import argparse
@@ -31,6 +32,7 @@ SETS = [
     *(f"{dataset}/{split}" for dataset in ("noxi", "noxi-j") for split in ("val", "test")),
     "noxi-add/test", "mpiigi/val", "mpiigi/test",
 ]  # fmt: skip
+ALWAYS = ("--cores", "2", "--configfile", "own.yaml", "--nocolor")
 CONFIG = {
     "sessions": "sessions.tsv",
     "media_root": "recordings",
@@ -69,15 +71,26 @@ def make_house(house: Path, times: int) -> None:
         subprocess.run([*words, "--times", str(times)], cwd=house, stdout=sheet, check=True)
 
 
+def environment() -> dict[str, str]:
+    """Jobs are stubs; no profile of the user's."""
+    given = dict(os.environ, STUB_JOBS="1", PYTHONPATH=str(ROOT / "tests" / "stub"))
+    given.pop("SNAKEMAKE_PROFILE", None)
+    return given
+
+
 def snakemake(house: Path, *words: str) -> tuple[str, float, float]:
     """Output, wall seconds and CPU seconds of a call on two cores; raises where it fails."""
-    environment = dict(os.environ, STUB_JOBS="1", PYTHONPATH=str(ROOT / "tests" / "stub"))
-    environment.pop("SNAKEMAKE_PROFILE", None)
+    return call(house, "-m", "snakemake", *ALWAYS, *words)
+
+
+def call(house: Path, *words: str) -> tuple[str, float, float]:
+    """The same of any call of Python; this module can be imported as `dag`."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    given = environment()
+    given["PYTHONPATH"] += f"{os.pathsep}{ROOT / 'benchmarks'}"
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "own.yaml", "--nocolor", *words],
-        cwd=house, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, *words], cwd=house, env=given, capture_output=True, text=True, check=False
+    )
     wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise RuntimeError(f"{' '.join(words)}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
@@ -91,33 +104,63 @@ def jobs(text: str) -> int:
     return int(totals[0]) if totals else 0
 
 
+def until_scheduling() -> None:
+    """Snakemake in this process, to the moment when the first job would start."""
+    from snakemake.cli import main
+    from snakemake.scheduling.job_scheduler import JobScheduler
+
+    JobScheduler.schedule = lambda scheduler: os._exit(0)
+    sys.argv = ["snakemake", *ALWAYS, "--quiet", "all", "--nolock"]
+    main()
+    raise SystemExit("there was nothing to do")
+
+
+def write_from_graph() -> None:
+    """Snakemake in this process, with a scheduler that writes and records outputs at once."""
+    from snakemake.cli import main
+    from snakemake.scheduling.job_scheduler import JobScheduler
+
+    async def record(scheduler: JobScheduler) -> None:
+        dag = scheduler.workflow.dag
+        for level in dag.toposorted():
+            for job in level:
+                for name in job.output:
+                    path = Path(name)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.touch()
+                if job.output:
+                    await scheduler.workflow.persistence.finished(job)
+
+    def schedule(scheduler: JobScheduler) -> bool:
+        scheduler.workflow.async_run(record(scheduler))
+        return True
+
+    JobScheduler.schedule = schedule
+    # Real features are larger than what Snakemake takes checksums of.
+    sys.argv = ["snakemake", *ALWAYS, "--quiet", "all", "--max-checksum-file-size", "0"]
+    main()
+
+
 def make_outputs(house: Path, how: str) -> float:
-    """All outputs, by stub jobs or by empty files and --touch; seconds it took."""
+    """All outputs, by stub jobs or from the graph; seconds it took."""
     began = time.perf_counter()
-    if how == "touch":
-        summary, _, _ = snakemake(house, "--summary")
-        for line in summary.splitlines():
-            if line.startswith("results/") and "\t" in line:
-                path = house / line.split("\t")[0]
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch()
-        snakemake(house, "--touch", "--quiet", "all")
-    else:
+    if how == "stub":
         snakemake(house, "--quiet", "all")
+    else:
+        call(house, "-c", "import dag; dag.write_from_graph()")
     return time.perf_counter() - began
 
 
-def measure(house: Path, repeat: int, *words: str) -> dict:
-    calls = [snakemake(house, *words) for _ in range(repeat)]
-    wall, cpu = (sorted(call[i] for call in calls) for i in (1, 2))
-    return {"jobs": jobs(calls[0][0]), "wall_s": [round(s, 1) for s in wall],
-            "cpu_s": [round(s, 1) for s in cpu]}  # fmt: skip
+def seconds(calls: list[tuple[str, float, float]]) -> dict[str, list[float]]:
+    """Wall and CPU seconds of repeated calls, each sorted."""
+    wall, cpu = (sorted(round(c[i], 1) for c in calls) for i in (1, 2))
+    return {"wall_s": wall, "cpu_s": cpu}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Time the job graph on the official corpora.")
     parser.add_argument("--times", type=int, default=1, help="copies of every session")
-    parser.add_argument("--made-by", choices=("stub", "touch"), default="touch")
+    parser.add_argument("--made-by", choices=("stub", "graph"), default="graph")
     parser.add_argument("--folder", type=Path, help="keep the study here, and use it again")
     parser.add_argument("--repeat", type=int, default=3)
     args = parser.parse_args()
@@ -128,12 +171,16 @@ def main() -> int:
             make_house(house, args.times)
         result = {"times": args.times, "load": [round(x, 1) for x in os.getloadavg()]}
         if not (house / "results").exists():
-            result["build"] = measure(house, args.repeat, "--dry-run", "--quiet", "all")
-            result["build"]["jobs"] = jobs(snakemake(house, "--dry-run")[0])
+            code = "import dag; dag.until_scheduling()"
+            result["build"] = seconds([call(house, "-c", code) for _ in range(args.repeat)])
+            dry = [snakemake(house, "--dry-run") for _ in range(args.repeat)]
+            result["jobs"] = jobs(dry[0][0])
+            result["dry_run"] = seconds(dry)
             result["made_in_s"] = round(make_outputs(house, args.made_by))
-        result["nothing_to_do"] = measure(house, args.repeat)
-        if result["nothing_to_do"]["jobs"]:
-            raise RuntimeError("the second call found something to do")
+        again = [snakemake(house) for _ in range(args.repeat)]
+        if not all("Nothing to be done" in text for text, _, _ in again):
+            raise RuntimeError("a call over complete outputs found something to do")
+        result["nothing_to_do"] = seconds(again)
         print(json.dumps(result))
     return 0
 

@@ -168,6 +168,19 @@ def with_rule(slurm: Slurm, rule: str) -> str | None:
     return next((i for i, (_, comment) in running if comment.startswith(f"rule_{rule}_")), None)
 
 
+def environment_of(house: Path, module: str) -> dict[str, str]:
+    """Environment of a running job of the house, by the module it runs; {} where there is none."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if words[1:3] == [b"-m", module.encode()] and (entry / "cwd").resolve() == house:
+                lines = (entry / "environ").read_text(errors="replace").split("\0")
+                return dict(line.split("=", 1) for line in lines if "=" in line)
+        except OSError:
+            continue
+    return {}
+
+
 def scenario(at: Path, slurm: Slurm) -> None:
     house = at / "house"
     make_house(house)
@@ -176,6 +189,9 @@ def scenario(at: Path, slurm: Slurm) -> None:
 
     first = Call(house, slurm, at / "first.txt", *FASTER, "--", TABLE)
     try:
+        what = "process of egemaps"
+        given = wait_for(what, lambda: environment_of(house, "extractors.egemaps"), first)
+        check(given.get("HDF5_USE_FILE_LOCKING") == "FALSE", "HDF5 would lock its files")
         victim = wait_for("job of egemaps", lambda: with_rule(slurm, "egemaps"), first)
         slurm.ask("scancel", victim)
         job = next(name for name, ids in first.submitted().items() if victim in ids)
@@ -211,6 +227,8 @@ def scenario(at: Path, slurm: Slurm) -> None:
 
     second = Call(house, slurm, at / "second.txt", *FASTER, "--", TABLE)
     try:
+        given = wait_for("training", lambda: environment_of(house, "model.train"), second)
+        check(given.get("CUDA_VISIBLE_DEVICES") == "0", "training has no GPU of SLURM's")
         status = second.wait(300)
     finally:
         second.stop()
