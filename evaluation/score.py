@@ -36,6 +36,7 @@ from store.session_spec import SessionSpec, parse_spec
 from store.sidecar import file_identity
 
 log = get_logger("score")
+SPLITS = ("train", "val", "test")
 BESIDE = ("bias", "sd_ratio")  # of whole sets of values only
 
 
@@ -159,11 +160,12 @@ def score(
 ) -> dict[str, object]:
     """Score a predictions file and write the scores JSON; returns the record written."""
     specs = [parse_spec(text, with_split=True) for text in sessions]
-    names = [(s.dataset, s.session, s.split) for s in specs]
+    # A session has one split; sets that the config selects may overlap.
+    names = [(s.dataset, s.session, "" if s.split in SPLITS else s.split) for s in specs]
     for name in names:
         if names.count(name) > 1:
             raise InputError(
-                f"session {'/'.join(name[:2])} is given twice in {name[2]}", "name it once per set"
+                f"session {'/'.join(name[:2])} is given twice", "name each session once per set"
             )
     with PredictionFile(predictions_path) as predictions:
         dataset = predictions.dataset

@@ -33,7 +33,13 @@ def load_yaml(path: Path) -> dict:
             f"{path} holds the control character {e.character!r} at {e.position}",
             "remove it; save the file as plain UTF-8 text",
         ) from e
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as e:  # from inside PyYAML
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ) as e:  # from inside PyYAML
         raise InputError(
             f"{path} holds something that is no setting ({' '.join(str(e).split())[:100]})",
             "quote dates and other special words",
@@ -83,9 +89,9 @@ def check_config(config: dict, name: str = "config") -> dict:
         ours = schema["properties"]["features"]["properties"]
         _check_feature_names(config["features"], ours)
         config["features"] = complete(config["features"])
-        for name, settings in config["features"].items():
+        for feature, settings in config["features"].items():
             if isinstance(settings, dict) and is_stream(settings):
-                ours[name] = {"$ref": "#/$defs/stream_feature"}
+                ours[feature] = {"$ref": "#/$defs/stream_feature"}
     errors = sorted(
         Draft202012Validator(schema).iter_errors(config), key=lambda e: list(map(str, e.path))
     )

@@ -172,6 +172,12 @@ class Sets:
                 hits = {k for k in here if k[1].isdigit() and low <= int(k[1]) <= high}
             if not hits:
                 names = tuple("/".join(k) if several or slash else k[1] for k in keys)
+                same = [k[1] for k in here if session.isdigit() and k[1].isdigit()]
+                same = [name for name in same if int(name) == int(session)]
+                if same:
+                    raise InputError(
+                        f"config: {place}: there is no session {text}", f"did you mean '{same[0]}'?"
+                    )
                 raise InputError(
                     f"config: {place}: there is no session {text}", did_you_mean(text, names)
                 )
@@ -179,21 +185,17 @@ class Sets:
         return found
 
     @staticmethod
-    def _text(place: str, entry, keys: Sequence[Key]) -> str:
+    def _text(place: str, entry: str | int, keys: Sequence[Key]) -> str:
         """A session's name as text. YAML reads 010 as the number 8, and 08 as text."""
         if isinstance(entry, str):
             return entry
-        if isinstance(entry, int) and not isinstance(entry, bool):
-            plain, octal = str(entry), f"{entry:o}"
-            numbers = {s: int(s) for _, s in keys if s.isdigit()}
-            likely = [s for s, n in numbers.items() if str(n) in (plain, octal)]
-            if likely == [plain]:
-                return plain
-            hint = " or ".join(f'"{s}"' for s in likely) or f'"{plain}"'
-            raise InputError(
-                f"config: {place}: {entry} is a number to YAML, which reads 010 as 8",
-                f"write the session's name in quotes: {hint}",
-            )
+        plain, octal = str(entry), f"{entry:o}"
+        numbers = {s: int(s) for _, s in keys if s.isdigit()}
+        likely = [s for s, n in numbers.items() if str(n) in (plain, octal)]
+        if likely == [plain]:
+            return plain
+        hint = " or ".join(f'"{s}"' for s in likely) or f'"{plain}"'
         raise InputError(
-            f"config: {place}: {entry!r} is no session's name", 'write names in quotes: "008"'
+            f"config: {place}: {entry} is a number to YAML, which reads 010 as 8",
+            f"write the session's name in quotes: {hint}",
         )
