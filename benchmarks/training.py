@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.synthetic import write_corpus, write_statistics
 from runtime.job import add_job_arguments, run_job
 
@@ -53,14 +55,15 @@ def benchmark(
         f"{'steps/s':>8s}{'CPU ms/step':>13s}  checkout, settings",
     ]
     for settings in runs:
-        found: dict[str, list[tuple[float, float]]] = {c: [] for c in checkouts}
+        found: dict[tuple[str, int], list] = {(c, n): [] for c in checkouts for n in EPOCHS}
         for _ in range(repeats):
-            for checkout in checkouts:
-                few, more = (train(checkout, settings, n, arguments, folder) for n in EPOCHS)
-                steps = more[0] - few[0]
-                found[checkout].append(((more[1] - few[1]) / steps, (more[2] - few[2]) / steps))
+            for (checkout, epochs), times in found.items():
+                times.append(train(checkout, settings, epochs, arguments, folder))
         for checkout in checkouts:
-            wall, cpu = (min(column) for column in zip(*found[checkout], strict=True))
+            # The least disturbed of each, then the difference.
+            few, more = (np.min(found[checkout, epochs], axis=0) for epochs in EPOCHS)
+            steps, wall, cpu = more - few
+            wall, cpu = wall / steps, cpu / steps
             lines.append(f"{1 / wall:8.2f}{1e3 * cpu:13.0f}  {checkout} {json.dumps(settings)}")
     return "\n".join(lines)
 

@@ -18,7 +18,13 @@ from model import distributed
 from model import statistics as statistics_module
 from model import train as train_module
 from model.checkpoint import load_tensors
-from model.losses import ccc_loss, mse_loss
+from model.losses import (
+    alignment_loss,
+    ccc_loss,
+    cross_entropy_loss,
+    mse_loss,
+    smoothness_loss,
+)
 
 torch.set_num_threads(1)
 STEPS = 8
@@ -56,7 +62,7 @@ def two(*work) -> None:
     for s in sockets:
         s.close()
     context = multiprocessing.spawn(be, (ports, *work), nprocs=2, join=False)
-    end = time.monotonic() + 90
+    end = time.monotonic() + 300
     while not context.join(timeout=1):  # also returns when the first has ended
         if time.monotonic() > end:
             for process in context.processes:
@@ -84,6 +90,11 @@ def compare_losses() -> None:
         pooled = ccc_loss(prediction, label[rows], mask[rows]) + mse_loss(
             prediction, label[rows], mask[rows]
         )
+        pooled = pooled + smoothness_loss(prediction, mask[rows])
+        logits = torch.stack([prediction, -2 * prediction, prediction**2], -1)
+        pooled = pooled + cross_entropy_loss(logits, (label[rows] > 0).double(), mask[rows])
+        embedded = torch.stack([prediction, prediction**2], -1)  # (B, 12, 2)
+        pooled = pooled + alignment_loss(embedded, logits[..., 1:], mask[rows])
         of_window = (prediction**2).mean()  # a plain mean over windows
         return pooled + of_window
 
@@ -198,7 +209,7 @@ def test_torchrun_equals_one_process(corpus, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [*command, "-m", "--", "model.train", *arguments(corpus, tmp_path / "two")],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (one, history), (two_, history2) = outcome(tmp_path / "one"), outcome(tmp_path / "two")
