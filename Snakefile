@@ -83,6 +83,7 @@ for name in study.on_request:
 
 onstart:
     spare_the_scheduler(workflow)
+    one_job_per_gpu(workflow)
     warn_about_versions(study)
 
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from extractors.crops import read_crops
 from extractors.face_track import FaceTrack, read_track
+from extractors.halving import Halving
 from extractors.weights import resolve
 from runtime import InputError, progress
 from runtime.device import describe_device, limit_threads, pick_device
@@ -232,6 +233,7 @@ def extract_clip_face(
         fingerprint=fingerprint,
         extra={"normalized": False},
     )
+    encode = Halving(tower.encode, "pictures")
     total = -(-int(track.valid.sum()) // batch_size)
     done = 0
     with FeatureWriter(out, attributes, dtype) as writer:
@@ -243,7 +245,7 @@ def extract_clip_face(
         )
         for rows, pictures in work:
             stop = int(rows[-1]) + 1
-            write_rows(writer, track, done, stop, rows, tower.encode(pictures))
+            write_rows(writer, track, done, stop, rows, encode(pictures))
             done = stop
         write_rows(writer, track, done, len(track))
     write_sidecar(

@@ -117,13 +117,15 @@ def encode_chunks(encoder, blocks, chunks, batch_size: int) -> Iterator[np.ndarr
     chunks : extractors.chunks.plan(...). Yields float32 (m, D) per chunk.
     """
     from extractors.chunks import cut
+    from extractors.halving import Halving
 
+    encode = Halving(encoder, "chunks")
     waiting: list[np.ndarray] = []
     done = 0
     for samples in cut(blocks, chunks, encoder.stride, encoder.receptive, encoder.n_samples):
         waiting.append(samples)
         if len(waiting) == batch_size or done + len(waiting) == len(chunks):
-            for hidden in encoder(np.stack(waiting)):  # (frames, D) per chunk
+            for hidden in encode(np.stack(waiting)):  # (frames, D) per chunk
                 chunk = chunks[done]
                 yield hidden[chunk.keep_from - chunk.start : chunk.keep_to - chunk.start]
                 done += 1

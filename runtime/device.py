@@ -4,7 +4,10 @@ import os
 
 
 def pick_device():
-    """CUDA when there is one, else CPU (torch.device)."""
+    """CUDA when there is one, else CPU (torch.device). A GPU is leased first (runtime.lease)."""
+    from runtime.lease import lease_gpu
+
+    lease_gpu()
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -36,9 +39,16 @@ def limit_threads(threads: int) -> None:
 
 def gpus_visible() -> int:
     """Number of NVIDIA devices this process may use, found without importing torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([d for d in visible.split(",") if d.strip() not in ("", "-1")])
+    from runtime.lease import visible
+
+    return len(visible())
+
+
+def gpus_of_machine() -> int:
+    """NVIDIA devices of this machine; the variable GPUS says it where the driver does not (WSL)."""
+    stated = os.environ.get("GPUS", "")
+    if stated.isdecimal():
+        return int(stated)
     from pathlib import Path
 
     return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))

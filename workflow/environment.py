@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+from runtime.device import gpus_visible
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -16,6 +18,18 @@ def use_this_python() -> None:
     os.environ["PATH"] = os.pathsep.join([bins, os.environ.get("PATH", "")])
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+
+
+def one_job_per_gpu(workflow) -> None:
+    """Let as many jobs with `gpu: 1` run as this machine has GPUs (call in onstart).
+
+    A limit of the user's own stays (--resources gpu=N); jobs on a cluster ask the cluster.
+    """
+    scheduler = getattr(workflow, "scheduler", None)
+    limits = getattr(scheduler, "global_resources", None)
+    if limits is None or "gpu" in limits or not getattr(workflow, "local_exec", True):
+        return
+    limits["gpu"] = scheduler.resources["gpu"] = max(1, gpus_visible())
 
 
 def spare_the_scheduler(workflow) -> None:

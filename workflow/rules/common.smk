@@ -13,7 +13,7 @@ from runtime.device import gpus_visible
 from workflow import recordings
 from workflow.application import Application
 from workflow.digest import digest, summary
-from workflow.environment import spare_the_scheduler, use_this_python
+from workflow.environment import one_job_per_gpu, spare_the_scheduler, use_this_python
 from workflow.versions import warn_about_versions
 from workflow.study import Study, options
 
@@ -28,7 +28,7 @@ use_this_python()
 # `benchmark:` samples memory by reading every mapping of the job's processes; twice a second, as is
 # the default for the first half minute, that is time taken from the jobs themselves.
 snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = 5.0
-# Jobs that profit from a GPU ask for one where there is one; profiles limit the total.
+# Jobs that profit from a GPU ask for one where there is one.
 GPU = min(1, gpus_visible())
 
 
