@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 import yaml
 from aligned_files import feature_file
+from evaluation_data import write_predictions
 from stream_trees import EGEMAPS, W2VBERT, put, values
 
 from alignment import align, clock, labels, qc
 from alignment.aligned import AlignedFeature
 from corpora.__main__ import main as corpora
+from evaluation.layouts import LAYOUTS
+from evaluation.submission import collect
 from extractors import stream as extractor
 from media import probe
 from model.configs.base import complete_groups
@@ -352,6 +355,49 @@ def test_a_submission_is_of_a_run_a_seed_and_test_sets(challenge):
         with pytest.raises(InputError) as e:
             study(challenge, **over).submission()
         assert problem in e.value.problem
+
+
+def test_a_submission_takes_the_test_sessions_only(challenge, tmp_path):
+    """A run that evaluates val and test keeps both in one file of predictions."""
+    house, _ = challenge
+    sheet = tmp_path / "s.tsv"
+    sheet.write_text((house / "sessions.tsv").read_text().replace("\tval\t", "\ttest\t"))
+    section = {"year": 2024, "run": "egemaps_mlp", "seed": 1}
+    defaults = {"evaluate": ["noxi/test"]}
+    s = study(challenge, sessions=str(sheet), submission=section, defaults=defaults)
+    home = f"{house}/results/predictions/egemaps_mlp/seed-1"
+    assert s.submission() == section | {"clip": False, "files": [f"{home}/noxi.h5"]}
+
+    test = {
+        p: (np.arange(50) / 25, np.full(50, 0.25))
+        for p in LAYOUTS[2024].folders["noxi-base"].required()
+    }
+    val = {("007", "expert"): (np.arange(50) / 25, np.full(50, 0.75))}
+    path = write_predictions(tmp_path / "noxi.h5", test | val, dataset="noxi")
+    with h5py.File(path, "r+") as f:
+        for session in f:
+            f[session].attrs["split"] = "val" if session == "007" else "test"
+    members = collect([path], LAYOUTS[2024], clip=False)
+    assert len(members) == 32 and not any("007" in name for name in members)
+
+
+def test_extracted_and_precomputed_features_mix(challenge, tmp_path):
+    """With sound files beside the streams, our eGeMAPS and the challenge's w2v-BERT in one run."""
+    house, _ = challenge
+    header, *rows = (house / "sessions.tsv").read_text().splitlines()
+    at = header.split("\t").index("audio")
+    lines = [header]
+    for row in rows:
+        cells = row.split("\t")
+        cells[at] = f"{cells[header.split(chr(9)).index('streams')]}.audio.wav"
+        (house / "data" / cells[at]).touch()
+        lines.append("\t".join(cells))
+    (tmp_path / "s.tsv").write_text("\n".join(lines) + "\n")
+    run = {"egemaps_mlp": {"features": ["egemaps", "audio_w2vbert"]}}
+    s = study(challenge, sessions=str(tmp_path / "s.tsv"), runs=run)
+    assert s.runs["egemaps_mlp"].features == ("egemaps", "audio_w2vbert")
+    features = s.session_features(("noxi", "001"))
+    assert features == ["audio_egemaps", "audio_w2vbert", "egemaps", "wav2vec2"]
 
 
 def test_groups_of_the_challenges_names():
