@@ -64,7 +64,8 @@ def benchmark(
             few, more = (np.min(found[checkout, epochs], axis=0) for epochs in EPOCHS)
             steps, wall, cpu = more - few
             wall, cpu = wall / steps, cpu / steps
-            lines.append(f"{1 / wall:8.2f}{1e3 * cpu:13.0f}  {checkout} {json.dumps(settings)}")
+            rate = f"{1 / wall:8.2f}" if wall > 0 else f"{'?':>8s}"  # a machine too busy to say
+            lines.append(f"{rate}{1e3 * cpu:13.0f}  {checkout} {json.dumps(settings)}")
     return "\n".join(lines)
 
 
