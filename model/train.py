@@ -15,7 +15,6 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -24,20 +23,13 @@ from torch.func import functional_call
 
 from model import distributed
 from model.batch import Batch
-from model.checkpoint import (
-    load_initial,
-    load_tensors,
-    pack,
-    resume_key,
-    save_model,
-    save_tensors,
-    unpack,
-)
+from model.checkpoint import load_initial, resume_key, save_model
 from model.config import Settings, parse
 from model.losses import VALIDATION, score_losses
 from model.optim import MovingAverage, learning_rate, make_optimiser
 from model.precision import autocast
 from model.registry import build, count_parameters, loss_weights
+from model.resume import State, load_resume, save_resume
 from model.sessions import identities
 from model.statistics import read_statistics
 from model.windows import Windows
@@ -51,20 +43,6 @@ from store.sidecar import sha256, write_sidecar
 
 log = get_logger("train")
 PROCESS_SEED = 1_000_003  # keeps the noise of processes apart
-
-
-@dataclass
-class State:
-    """Everything that training changes. sums: running sums of the losses of this epoch."""
-
-    model: nn.Module
-    average: MovingAverage
-    optimiser: torch.optim.Optimizer | None
-    step: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    history: list[dict] = field(default_factory=list)
-    best_score: float = -2.0
-    best: dict[str, Tensor] = field(default_factory=dict)
 
 
 def train(
@@ -241,68 +219,6 @@ def validate(state: State, windows: Windows, batch_size: int, device: torch.devi
     parts = [part for of_process in distributed.gather(parts) for part in of_process]
     _, measure = VALIDATION[windows.settings.task]
     return float(measure(*(torch.cat(column) for column in zip(*parts, strict=True))))
-
-
-def random_states() -> dict[str, Tensor]:
-    """Where this process's random numbers stand."""
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def save_resume(path: Path, key: str, state: State) -> None:
-    """Write everything an uninterrupted run would have in memory; the first process writes."""
-    tensors = pack("model", state.model.state_dict()) | pack("average", state.average.weights)
-    for i, moments in state.optimiser.state_dict()["state"].items():
-        tensors |= pack(f"optimiser/{i}", moments)
-    tensors |= pack("best", state.best)
-    for rank, states in enumerate(distributed.gather(random_states())):
-        tensors |= pack(f"rng/{rank}", states)
-    if distributed.rank():
-        return
-    save_tensors(
-        path,
-        tensors,
-        {
-            "key": key,
-            "step": state.step,
-            "updates": state.average.updates,
-            "sums": state.sums,
-            "history": state.history,
-            "best_score": state.best_score,
-        },
-    )
-
-
-def load_resume(path: Path, key: str, state: State, device: torch.device) -> None:
-    """Continue from a resume checkpoint; one of another run or program version is left alone."""
-    if not path.exists():
-        return
-    try:
-        tensors, metadata = load_tensors(path)
-    except InputError as e:
-        log.warning("resume checkpoint ignored: %s", e.problem)
-        return
-    if metadata.get("key") != key:
-        log.warning("resume checkpoint %s ignored: it belongs to other settings or data", path.name)
-        return
-    tensors = {n: t if n.startswith("rng/") else t.to(device) for n, t in tensors.items()}
-    state.model.load_state_dict(unpack("model", tensors))
-    state.average.weights = unpack("average", tensors)
-    state.average.updates = metadata["updates"]
-    record = state.optimiser.state_dict()
-    count = sum(len(group["params"]) for group in record["param_groups"])
-    record["state"] = {i: unpack(f"optimiser/{i}", tensors) for i in range(count)}
-    state.optimiser.load_state_dict(record)
-    state.best = unpack("best", tensors)
-    state.step, state.sums = metadata["step"], metadata["sums"]
-    state.history, state.best_score = metadata["history"], metadata["best_score"]
-    states = unpack(f"rng/{distributed.rank()}", tensors)
-    torch.set_rng_state(states["cpu"])
-    if torch.cuda.is_available() and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"])
-    log.info("continuing after step %d", state.step)
 
 
 def read_settings(text: str) -> Settings:
