@@ -7,7 +7,8 @@
 (the real graph, jobs that only write their files: tests/stub), or from the graph without starting
 jobs: every output is written and recorded as Snakemake does after a job, in the order of the graph.
 Measured is the whole command, from the shell's point of view: Python, sheet, schema, fingerprints
-and all: `build` until the first job would start, `dry_run` with the printing of every job. The folder is used again when it is there.
+and all: `build` until the first job would start, `dry_run` with the printing of every job. The folder
+is used again when it is there.
 """
 
 import argparse

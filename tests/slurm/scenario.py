@@ -51,7 +51,7 @@ FASTER = [
     *("--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2"),
     *("--jobs", "6"),
 ]
-LIMIT_S = 780
+LIMIT_S = 900
 TABLE = "results/tables/main/ccc.csv"
 SUBMITTED = re.compile(
     r"Job (\d+) has been submitted with SLURM jobid (\d+) \(log: .*?/slurm_logs/(.+?)/\d+\.log\)"
