@@ -18,6 +18,7 @@ from model.configs.prediction import check_finish, check_live
 from runtime import InputError
 from workflow.config import merge
 from workflow.folds import expand
+from workflow.leaks import check_leaks
 from workflow.sets import Sets, as_list
 
 # A run of these keys has other weights than the run named by `weights_of`.
@@ -303,24 +304,10 @@ class Runs:
         return seen
 
     def _check_leaks(self, run: Run) -> None:
-        """InputError for a session or a person that is trained on and evaluated or validated."""
-        seen = self.training_sessions(run)
-        people = self.sets.identities(seen)
-        for key in ("evaluate", "validate") if run.reads_validation else ("evaluate",):
-            for name in getattr(run, key):
-                keys = self.sets.keys(name)
-                for session in keys:
-                    if session in seen:
-                        raise InputError(
-                            f"config: run {run.name} trains on session {'/'.join(session)} ({seen[session]}) and names it in `{key}` ({name})",
-                            "take it out of one of them, or split the set with `folds`",
-                        )
-                for person, session in self.sets.identities(keys).items():
-                    if person in people:
-                        raise InputError(
-                            f"config: run {run.name} trains on {person} in session {'/'.join(people[person])}, who is in session {'/'.join(session)} of `{key}` ({name})",
-                            "keep the sessions of one person together (column `identity` of the sheet)",
-                        )
+        used = {"evaluate": run.evaluate}
+        if run.reads_validation:
+            used["validate"] = run.validate
+        check_leaks(run.name, self.training_sessions(run), used, self.sets)
 
     def _run_with_weights_of(self, name: str) -> Run:
         own = dict(self.given[name])

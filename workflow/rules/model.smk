@@ -77,8 +77,6 @@ rule train:
 
 
 rule predict:
-    wildcard_constraints:
-        run=constraint(r.name for r in study.runs.values() if not r.members),
     input:
         lambda w: study.aligned(predicted_sessions(w), run_of(w).features),
         checkpoint=lambda w: study.checkpoint(w.run, w.seed),
@@ -89,6 +87,8 @@ rule predict:
         "<logs>/predict/{run}.seed-{seed}.{dataset}.log",
     benchmark:
         "<benchmarks>/predict/{run}.seed-{seed}.{dataset}.tsv"
+    wildcard_constraints:
+        run=constraint(r.name for r in study.runs.values() if not r.members),
     conda:
         "../../envs/torch.yaml"
     resources:
@@ -114,8 +114,6 @@ rule predict:
 
 # Folds put together, or the mean of several runs or seeds.
 rule combine:
-    wildcard_constraints:
-        run=constraint(r.name for r in study.runs.values() if r.members),
     input:
         lambda w: study.members(w.run, w.seed, w.dataset),
     output:
@@ -123,6 +121,8 @@ rule combine:
         sidecar="<results>/predictions/{run}/seed-{seed}/{dataset}.json",
     log:
         "<logs>/combine/{run}.seed-{seed}.{dataset}.log",
+    wildcard_constraints:
+        run=constraint(r.name for r in study.runs.values() if r.members),
     conda:
         "../../envs/media.yaml"
     params:
