@@ -26,7 +26,6 @@ quotes, as spreadsheets write them.
 import csv
 import difflib
 import glob
-import math
 import os
 import re
 from collections.abc import Iterable
@@ -56,6 +55,7 @@ OPTIONAL = ("identity",)  # written only where somebody has it
 SPLITS = ("train", "val", "test")
 PATHS = ("video", "audio", "labels", "streams")
 ROI = re.compile(r"(\d+),(\d+),([1-9]\d*),([1-9]\d*)", re.ASCII)
+MOST = 1e9  # of any number in a sheet
 SHOWN = 3  # problems on screen; the rest is counted
 
 
@@ -248,7 +248,7 @@ def _participant(line: int, row: dict[str, str], root: str, problems: _Problems)
         if values[column]:
             try:
                 number = int(values[column]) if column == "audio_channel" else float(values[column])
-                if not (math.isfinite(number) and number >= 0):
+                if not 0 <= number < MOST:
                     raise ValueError
                 parsed[column] = number
             except ValueError:

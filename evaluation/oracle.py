@@ -10,7 +10,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from corpora.demo.composition import session_files
@@ -18,7 +17,7 @@ from corpora.label_csv import read_labels
 from evaluation.predictions import SCHEMA_VERSION
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
-from store.atomic import atomic_path
+from store.hdf5 import create_hdf5
 from store.session_spec import SessionSpec, parse_spec
 
 log = get_logger("oracle")
@@ -44,7 +43,8 @@ def write_oracle(
         raise InputError(
             f"sessions of {len(datasets)} datasets were given", "write one file per dataset"
         )
-    with atomic_path(out) as temporary, h5py.File(temporary, "w") as f:
+    with create_hdf5(out) as new:
+        f = new.file
         f.attrs["run"] = kind
         f.attrs["seed"] = seed
         f.attrs["dataset"] = datasets[0]

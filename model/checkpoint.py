@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,20 @@ SCHEMA_VERSION = 1
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write atomically; equal content gives equal bytes (one metadata key: their order is not kept)."""
+    """Write atomically; equal content gives equal bytes (one metadata key: their order is not kept).
+
+    Raises OSError when the disk is full.
+    """
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"json": json.dumps(metadata, sort_keys=True)})
+        try:
+            save_file(tensors, temporary, {"json": json.dumps(metadata, sort_keys=True)})
+        except SafetensorError as e:
+            # The library wraps what the system said: "I/O error: ... (os error 28)".
+            number = re.search(r"\(os error (\d+)\)", str(e))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from e
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

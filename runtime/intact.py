@@ -32,7 +32,7 @@ def read_sidecar(path: str | Path) -> dict:
 def check_intact(path: str | Path) -> None:
     """InputError unless the file has the checksum of its sidecar; no sidecar: nothing to check.
 
-    A file is read once per process and version (inode, size, time of change).
+    A file is read once per process and version (inode, size, times of change).
     """
     path = Path(path)
     sidecar = path.with_suffix(".json")
@@ -43,8 +43,8 @@ def check_intact(path: str | Path) -> None:
     _check(
         str(path),
         str(sidecar),
-        (about.st_ino, about.st_size, about.st_mtime_ns),
-        (stated.st_ino, stated.st_size, stated.st_mtime_ns),
+        (about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns),
+        (stated.st_ino, stated.st_size, stated.st_mtime_ns, stated.st_ctime_ns),
     )
 
 

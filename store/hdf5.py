@@ -82,7 +82,10 @@ class _GuardedFile:
         pass
 
     def close(self) -> None:
-        self._guard(self._file.close)
+        try:
+            self._file.close()
+        except OSError as e:
+            self.error = self.error or OSError(e.errno, os.strerror(e.errno or 0), self.name)
 
 
 class NewFile:

@@ -1,0 +1,215 @@
+"""kill -9 at random moments, in every stage; then byte-equal to an undisturbed run.
+
+    python -m tests.soak --kills 50 --seed 0
+
+Each kill hits, by chance, Snakemake with all its jobs (as a reboot does), Snakemake alone (its jobs
+live on for a while), or one job. Then the lock is taken off and the same command is given again. When
+everything is finished before all kills are spent, the outputs of a random stage are deleted and made
+again. At the end every output must equal those of a run that nobody disturbed (logs, benchmarks, the
+report and the section `run` of sidecars left out), nothing may be left over, and nothing to do.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+from runtime import InputError
+from runtime.job import run_job
+from tests.soak.study import command, differences, digests, environment, make_house, run
+
+WAYS = ("all", "all", "snakemake", "job", "job")
+LONGEST_S = 8.0  # a call is disturbed after at most this long with jobs running
+START_S = 60.0
+
+
+def stage_of(process: psutil.Process) -> str:
+    """The module a job runs; "" for anything else."""
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return ""
+    if "python" not in os.path.basename(words[0]) if words else True:
+        return ""
+    module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
+    return "" if module.startswith("snakemake") else module
+
+
+def jobs_below(parent: psutil.Process) -> dict[str, psutil.Process]:
+    try:
+        found = {stage_of(p): p for p in parent.children(recursive=True)}
+    except psutil.Error:
+        return {}
+    found.pop("", None)
+    return found
+
+
+def kill_at_random(house: Path, rng: random.Random, hit: Counter) -> str:
+    """Start the workflow, kill something; returns what, or "finished" when there was no chance."""
+    log = open(house / "call.log", "ab")  # noqa: SIM115  closed below
+    call = subprocess.Popen(
+        command(), cwd=house, env=environment(), stdout=log, stderr=log, start_new_session=True
+    )
+    log.close()
+    main = psutil.Process(call.pid)
+    way = rng.choice(WAYS)
+    early = rng.random() < 0.1  # sometimes before any job runs
+    start, delay = time.monotonic(), rng.uniform(0, LONGEST_S)
+    while call.poll() is None and time.monotonic() - start < START_S:
+        if early or jobs_below(main):
+            break
+        time.sleep(0.02)
+    end = time.monotonic() + (delay if not early else delay / 4)
+    while call.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    if call.poll() is not None:
+        if call.returncode:
+            raise InputError(
+                f"an undisturbed call failed: {(house / 'call.log').read_text()[-1500:]}",
+                "see above",
+            )
+        return "finished"
+    running = jobs_below(main)
+    if way == "job" and running:
+        name = rng.choice(sorted(running))
+        try:
+            running[name].kill()
+        except psutil.NoSuchProcess:
+            name = "a job that had just ended"
+        hit[name] += 1
+        call.wait()  # the rest is completed
+        return f"job {name}"
+    hit.update(running)
+    if way == "snakemake":
+        os.kill(call.pid, signal.SIGKILL)
+    else:
+        os.killpg(call.pid, signal.SIGKILL)
+    call.wait()
+    return f"{'snakemake' if way == 'snakemake' else 'everything'} during {', '.join(sorted(running)) or 'the job graph'}"
+
+
+def forget_a_stage(house: Path, rng: random.Random) -> str:
+    """Delete the outputs of one stage."""
+    results = house / "results"
+    stages = sorted(
+        p.name
+        for p in results.iterdir()
+        if p.is_dir() and p.name not in ("logs", "benchmarks", "cache")
+    )
+    stage = rng.choice(stages)
+    shutil.rmtree(results / stage)
+    return stage
+
+
+def soak(kills: int, seed: int, house: Path, show=print, minutes: float = float("inf")) -> Counter:
+    """Run the study undisturbed and with kills below `house`; returns stage -> kills that hit it.
+
+    It stops killing after `minutes`, whatever is left, and ends as always.
+
+    Raises InputError when the outcomes differ, something is left over, or a call does not recover.
+    """
+    rng = random.Random(seed)
+    start = time.monotonic()
+    calm, wild = make_house(house / "calm"), make_house(house / "wild")
+    done = run(calm)
+    if done.returncode:
+        raise InputError(
+            f"the undisturbed run fails: {done.stdout[-1500:]}{done.stderr[-1500:]}", "see above"
+        )
+    expected = digests(calm / "results")
+    show(f"undisturbed: {len(expected)} files, {time.monotonic() - start:.0f} s")
+    hit: Counter = Counter()
+    spent = 0
+    begin = time.monotonic()
+    while spent < kills and time.monotonic() - begin < 60 * minutes:
+        what = kill_at_random(wild, rng, hit)
+        if what == "finished":
+            show(f"all was finished after {spent} kills; made again: {forget_a_stage(wild, rng)}")
+            continue
+        spent += 1
+        show(f"kill {spent:>3}: {what}")
+        unlocked = run(wild, "--unlock")
+        if unlocked.returncode:
+            raise InputError(f"--unlock fails: {unlocked.stderr[-1500:]}", "see above")
+    done = run(wild)
+    if done.returncode:
+        raise InputError(
+            f"the last call fails: {done.stdout[-1500:]}{done.stderr[-1500:]}", "see above"
+        )
+    wait_for_orphans(wild)
+    found = digests(wild / "results")
+    different = differences(expected, found)
+    if different:
+        raise InputError(
+            f"{len(different)} of {len(expected)} files differ after {spent} kills: {', '.join(different[:8])}",
+            f"the same kills again: python -m tests.soak --kills {kills} --seed {seed}",
+        )
+    left = run(wild, "--dry-run")
+    if "Nothing to be done" not in left.stdout + left.stderr:
+        raise InputError(f"something is still to do: {left.stdout[-1500:]}", "see above")
+    show(
+        f"{spent} kills, seed {seed}: {len(found)} files byte-equal, {time.monotonic() - start:.0f} s"
+    )
+    return hit
+
+
+def wait_for_orphans(house: Path) -> None:
+    """Jobs of a Snakemake that was killed alone may still be at work: they must end by themselves."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if not any(stage_of(p) and _in(p, house) for p in psutil.process_iter()):
+            return
+        time.sleep(0.2)
+    raise InputError(
+        "jobs of a killed call are still running after a minute", "look at them with ps"
+    )
+
+
+def _in(process: psutil.Process, house: Path) -> bool:
+    try:
+        return process.cwd() == str(house)
+    except psutil.Error:
+        return False
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.soak", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="kill for at most this long"
+    )
+    parser.add_argument(
+        "--dir", type=Path, help="work here and keep it (default: a temporary folder)"
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    def work(args: argparse.Namespace) -> None:
+        house = args.dir or Path(tempfile.mkdtemp(prefix="soak-"))
+        try:
+            hit = soak(
+                args.kills, args.seed, house, lambda text: print(text, flush=True), args.minutes
+            )
+        finally:
+            if args.dir is None:
+                shutil.rmtree(house, ignore_errors=True)
+        print("kills by stage: " + ", ".join(f"{name} {n}" for name, n in sorted(hit.items())))
+
+    return run_job("tests.soak", build_parser(), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
