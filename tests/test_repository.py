@@ -114,7 +114,7 @@ def test_no_absolute_paths_and_no_leftovers():
         if home != "/":
             assert home + "/" not in text, path
         assert str(ROOT) + "/" not in text, path
-        if path.suffix == ".py" and path.name != "test_repository.py":
+        if path.suffix == ".py" and path.name not in ("test_repository.py", "test_untrusted.py"):
             assert not re.search(r"\b(TODO|FIXME|XXX)\b", text), path
             assert not re.search(r"\bpickle\.load|torch\.load\(", text), path
 
