@@ -46,6 +46,7 @@ rule all:
         study.csv_files if applying else [],
         indexes(),
         f"{study.results}/qc/qc.tsv",
+        lambda wildcards: unfinished(workflow.rules, study),
     message:
         "everything is up to date"
 

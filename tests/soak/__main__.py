@@ -4,8 +4,8 @@
 
 Each kill hits, by chance, Snakemake with all its jobs (as a reboot does), Snakemake alone (its jobs
 live on for a while), or one job. Then the lock is taken off and the same command is given again. When
-everything is finished before all kills are spent, the outputs of a random stage are deleted and made
-again. At the end every output must equal those of a run that nobody disturbed (logs, benchmarks, the
+everything is finished before all kills are spent, a random rule is forced to run again with all that
+depends on it. At the end every output must equal those of a run that nobody disturbed (logs, benchmarks, the
 report and the section `run` of sidecars left out), nothing may be left over, and nothing to do.
 """
 
@@ -28,7 +28,7 @@ from runtime.job import run_job
 from tests.soak.study import command, differences, digests, environment, make_house, run
 
 WAYS = ("all", "all", "snakemake", "job", "job")
-LONGEST_S = 8.0  # a call is disturbed after at most this long with jobs running
+LONGEST_S = 6.0  # a call is disturbed after at most this long with jobs running
 START_S = 60.0
 
 
@@ -53,11 +53,16 @@ def jobs_below(parent: psutil.Process) -> dict[str, psutil.Process]:
     return found
 
 
-def kill_at_random(house: Path, rng: random.Random, hit: Counter) -> str:
+def kill_at_random(house: Path, rng: random.Random, hit: Counter, *words: str) -> str:
     """Start the workflow, kill something; returns what, or "finished" when there was no chance."""
     log = open(house / "call.log", "ab")  # noqa: SIM115  closed below
     call = subprocess.Popen(
-        command(), cwd=house, env=environment(), stdout=log, stderr=log, start_new_session=True
+        command(*words),
+        cwd=house,
+        env=environment(),
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
     )
     log.close()
     main = psutil.Process(call.pid)
@@ -86,9 +91,15 @@ def kill_at_random(house: Path, rng: random.Random, hit: Counter) -> str:
         except psutil.NoSuchProcess:
             name = "a job that had just ended"
         hit[name] += 1
-        call.wait()  # the rest is completed
-        return f"job {name}"
-    hit.update(running)
+        # The rest is completed; not all of it, or nothing would be left for the next kill.
+        try:
+            call.wait(rng.uniform(0, 2 * LONGEST_S))
+            return f"job {name}"
+        except subprocess.TimeoutExpired:
+            os.killpg(call.pid, signal.SIGKILL)
+            call.wait()
+            return f"job {name}, then everything"
+    hit.update(list(running))
     if way == "snakemake":
         os.kill(call.pid, signal.SIGKILL)
     else:
@@ -97,17 +108,11 @@ def kill_at_random(house: Path, rng: random.Random, hit: Counter) -> str:
     return f"{'snakemake' if way == 'snakemake' else 'everything'} during {', '.join(sorted(running)) or 'the job graph'}"
 
 
-def forget_a_stage(house: Path, rng: random.Random) -> str:
-    """Delete the outputs of one stage."""
-    results = house / "results"
-    stages = sorted(
-        p.name
-        for p in results.iterdir()
-        if p.is_dir() and p.name not in ("logs", "benchmarks", "cache")
-    )
-    stage = rng.choice(stages)
-    shutil.rmtree(results / stage)
-    return stage
+# Rules to make again when everything is finished before the kills are spent.
+RULES = (
+    "demo_session_noxi_001", "probe", "faces", "weights", "egemaps", "clip_face", "flow_magnitude", "labels", "clock",
+    "align", "session", "statistics", "train", "predict", "score", "table", "curves", "qc_session",
+)  # fmt: skip
 
 
 def soak(kills: int, seed: int, house: Path, show=print, minutes: float = float("inf")) -> Counter:
@@ -128,12 +133,15 @@ def soak(kills: int, seed: int, house: Path, show=print, minutes: float = float(
     expected = digests(calm / "results")
     show(f"undisturbed: {len(expected)} files, {time.monotonic() - start:.0f} s")
     hit: Counter = Counter()
+    again: list[str] = []
     spent = 0
     begin = time.monotonic()
     while spent < kills and time.monotonic() - begin < 60 * minutes:
-        what = kill_at_random(wild, rng, hit)
+        what = kill_at_random(wild, rng, hit, *again)
+        again = []
         if what == "finished":
-            show(f"all was finished after {spent} kills; made again: {forget_a_stage(wild, rng)}")
+            again = ["--forcerun", rng.choice(RULES)]
+            show(f"all was finished after {spent} kills; made again: {again[1]}")
             continue
         spent += 1
         show(f"kill {spent:>3}: {what}")

@@ -36,7 +36,7 @@ CONFIG = {
 LEFT_OUT = ("logs", "benchmarks", "report.zip", ".snakemake")
 
 
-def make_house(house: Path) -> Path:
+def make_house(house: Path, people: set = PEOPLE, config: dict = CONFIG) -> Path:
     """Code, sheet and config of the study; nothing is run."""
     house.mkdir(parents=True)
     for package in ROOT.glob("*/__init__.py"):
@@ -49,10 +49,10 @@ def make_house(house: Path) -> Path:
         shutil.copy2(ROOT / name, house / name)
     with open(ROOT / "corpora/demo/sessions.tsv", encoding="utf-8", newline="") as f:
         rows = list(csv.reader(f, delimiter="\t"))
-    kept = [rows[0]] + [r for r in rows[1:] if (r[0], r[2], r[3]) in PEOPLE]
+    kept = [rows[0]] + [r for r in rows[1:] if (r[0], r[2], r[3]) in people]
     text = "".join("\t".join(row) + "\n" for row in kept)
     (house / "sessions.tsv").write_text(text, encoding="utf-8")
-    (house / "own.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False), encoding="utf-8")
+    (house / "own.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     return house
 
 

@@ -109,6 +109,7 @@ rule qc_session:
     input:
         lambda w: study.aligned([(w.dataset, w.session)], features_of(w)),
         probes=probes_of,
+        faces=faces_of,
         audio=lambda w: [path for _, path in sounds_of(w)],
     output:
         quality="<results>/qc/{dataset}/{session}.json",

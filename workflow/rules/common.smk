@@ -16,6 +16,7 @@ from workflow.digest import digest, summary
 from workflow.environment import one_job_per_gpu, spare_the_scheduler, use_this_python
 from workflow.versions import warn_about_versions
 from workflow.study import Study, options
+from workflow.unfinished import unfinished
 
 try:
     # A trained run on new recordings, or the sheet's corpora.
@@ -70,6 +71,17 @@ def features_of(wildcards):
 def sounds_of(wildcards):
     """(participant, sound file) of a session, of those who have one."""
     return [(p, p.audio or p.video) for p in people_of(wildcards) if p.audio or p.video]
+
+
+def faces_of(wildcards):
+    """Face tracks of a session: of those with a video, where a feature comes from the picture."""
+    if not set(features_of(wildcards)) & set(recordings.PICTURE):
+        return []
+    return [
+        f"{study.results}/faces/{p.dataset}/{p.session}/{p.role}.h5"
+        for p in people_of(wildcards)
+        if p.video
+    ]
 
 
 def probes_of(wildcards):
