@@ -4,6 +4,7 @@ from pathlib import Path
 
 from runtime import InputError
 from runtime.intact import check_intact
+from workflow.unfinished import MARKS, mark
 
 SUFFIXES = (".h5", ".safetensors")
 
@@ -25,7 +26,8 @@ def damaged(folder: Path) -> tuple[int, list[tuple[Path, InputError]]]:
 def verify(folder: Path, remove: bool = False) -> str:
     """Check every file below `folder` that has a sidecar; what was found, in a sentence.
 
-    `remove` deletes damaged files with their sidecars. Raises InputError for a missing folder, and,
+    `remove` deletes damaged files with their sidecars, and marks them for the workflow if it runs in
+    this working folder, so that they and what depends on them are made again. Raises InputError for a missing folder, and,
     unless they are removed, for damaged files.
     """
     if not folder.is_dir():
@@ -38,7 +40,9 @@ def verify(folder: Path, remove: bool = False) -> str:
             f"delete them, the next run makes them again: python -m store verify --remove {folder}",
         )
     for path, _ in found:
-        path.unlink()
-        path.with_suffix(".json").unlink()
+        for gone in (path, path.with_suffix(".json")):
+            gone.unlink()
+            if MARKS.parent.is_dir():
+                mark(gone)
     names = "".join(f"\n  {path.relative_to(folder)}" for path, _ in found)
     return f"{checked} files checked, {len(found)} removed{names}"

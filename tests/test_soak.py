@@ -77,13 +77,13 @@ def damage(path):
 def test_damaged_files_are_found_refused_and_made_again(built):
     house, expected = built
     results = house / "results"
-    victims = ["aligned/noxi/001/expert/egemaps.h5", "runs/mlp/seed-1/model.safetensors", "predictions/mlp/seed-1/noxi.h5"]  # fmt: skip
+    victims = ["aligned/noxi/001/expert/egemaps.h5", "features/noxi/002/novice/egemaps.h5", "runs/mlp/seed-1/model.safetensors", "predictions/mlp/seed-1/noxi.h5"]  # fmt: skip
     for name in victims:
         damage(results / name)
     words = ["python", "-m", "store", "verify", "results"]
     env = environment() | {"PATH": f"{os.path.dirname(command()[0])}:{os.environ['PATH']}"}
     found = subprocess.run(words, cwd=house, env=env, capture_output=True, text=True)
-    assert found.returncode == 1 and "3 of " in found.stderr and "--remove" in found.stderr
+    assert found.returncode == 1 and "4 of " in found.stderr and "--remove" in found.stderr
     failed = run(house, "--forcerun", "statistics")
     assert failed.returncode != 0 and "egemaps.h5" in failed.stdout + failed.stderr
     assert "sha256 differs" in failed.stdout + failed.stderr

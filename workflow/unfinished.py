@@ -7,7 +7,7 @@ tell which files these are; asked for by `all`, they are made, and their descend
 """
 
 import os
-from base64 import urlsafe_b64decode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as NotBase64
 from pathlib import Path
 
@@ -16,6 +16,7 @@ RULES = (
     "probe", "faces", "weights", "clock", "labels", "align", "session", "statistics", "train", "predict", "score",
 )  # fmt: skip
 MARKS = Path(".snakemake") / "incomplete"
+PIECE = 254  # of a name; Snakemake puts the rest into folders
 
 
 def marked(folder: Path = MARKS) -> list[str]:
@@ -29,6 +30,15 @@ def marked(folder: Path = MARKS) -> list[str]:
             except (NotBase64, UnicodeError):
                 continue  # Snakemake keeps a few files of its own there
     return sorted(found)
+
+
+def mark(path: str | Path, folder: Path = MARKS) -> None:
+    """Mark an output as unfinished, as Snakemake does when its job starts."""
+    coded = urlsafe_b64encode(str(path).encode()).decode()
+    pieces = [coded[i : i + PIECE] for i in range(0, len(coded), PIECE)]
+    place = folder.joinpath(*("@" + piece for piece in pieces[:-1]), pieces[-1])
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("{}")
 
 
 def _wanted(rule: str, w: dict[str, str], study) -> bool:
