@@ -327,7 +327,8 @@ def write_sheet(rows: Iterable[Participant], header: bool = True) -> str:
             if column == "exclude":
                 value = "yes" if value else ""
             elif column in ("offset", "age"):
-                value = f"{value:.10g}" if value else ""
+                absent = value is None or (column == "offset" and not value)
+                value = "" if absent else repr(float(value)).removesuffix(".0")
             cell = "" if value is None else str(value)
             if re.search(r"[\t\r\n]", cell):
                 raise InputError(
