@@ -60,6 +60,7 @@ fuzz: $(BIN)/.ready
 # kill -9 at random moments, then byte-equal to an undisturbed run (docs/robustness.md).
 KILLS ?= 50
 soak: $(BIN)/.ready
+	$(BIN)/python -m pytest -m soak tests/test_soak.py
 	$(BIN)/python -m tests.soak --kills $(KILLS) --seed $(SEED)
 
 CONFIG ?= config.yaml

@@ -35,6 +35,7 @@ SOUND = {
 PEOPLE = {("noxi", "001", "expert"), ("noxi", "002", "expert"), ("noxi", "002", "novice")}
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_three_kills_change_no_byte(tmp_path):
     said = []
@@ -96,6 +97,7 @@ def test_damaged_files_are_found_refused_and_made_again(built):
     assert differences(expected, digests(results)) == []
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "rule, module",
     [("egemaps", "extractors.egemaps"), ("train", "model.train"), ("probe", "media.probe")],
