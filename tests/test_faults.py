@@ -22,7 +22,7 @@ from model.checkpoint import load_model
 from model.sessions import SessionReader
 from runtime import InputError
 from runtime.intact import check_intact
-from store.atomic import atomic_path, write_text
+from store.atomic import write_text
 from store.features import read_features
 from store.hdf5 import create_hdf5
 from store.session_spec import parse_spec
