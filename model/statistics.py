@@ -143,7 +143,9 @@ def read_statistics(path: str | Path) -> tuple[dict[str, dict], dict[str, float]
         for name, s in {**features, "label": label}.items():
             mean, std = np.atleast_1d(s["mean"]), np.atleast_1d(s["std"])
             sound = mean.ndim == 1 and mean.shape == std.shape and s["count"] >= 1
-            if not (sound and np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+            if not (
+                sound and np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()
+            ):
                 raise InputError(f"{path}: mean and std of {name} are no statistics", remake(path))
     return features, label
 
