@@ -70,7 +70,7 @@ def test_failures_of_a_quiet_call():
 def test_a_job_that_slurm_killed(tmp_path):
     log = tmp_path / "noxi.001.expert.log"
     log.write_text("python -m extractors.faces --video x\n10:00:00 INFO faces | 20 %\n")
-    both = f"{log}, /work/.snakemake/slurm_logs/rule_faces/noxi_001_expert/7.log"
+    both = f"{log}, /data/.snakemake/slurm_logs/rule_faces/noxi_001_expert/7.log"
     text = SNAKEMAKE.format(log=both)
     assert failures(text) == [{"rule": "faces", "log": str(log)}]
     message = "message: SLURM-job '7' failed, SLURM status is: '{}'. For further error details"
