@@ -86,9 +86,11 @@ onstart:
     spare_the_scheduler(workflow)
     one_job_per_gpu(workflow)
     warn_about_versions(study)
+    plan_outputs(workflow)
 
 
 onsuccess:
+    forget_what_exists()
     if applying:
         print(study.closing())
     else:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from runtime import InputError
 from runtime.intact import check_intact
-from workflow.unfinished import MARKS, mark
+from workflow.unfinished import PLANNED, plan
 
 SUFFIXES = (".h5", ".safetensors")
 
@@ -26,8 +26,8 @@ def damaged(folder: Path) -> tuple[int, list[tuple[Path, InputError]]]:
 def verify(folder: Path, remove: bool = False) -> str:
     """Check every file below `folder` that has a sidecar; what was found, in a sentence.
 
-    `remove` deletes damaged files with their sidecars, and marks them for the workflow if it runs in
-    this working folder, so that they and what depends on them are made again. Raises InputError for a missing folder, and,
+    `remove` deletes damaged files with their sidecars; a workflow that runs in this working folder
+    then makes them again, and what depends on them. Raises InputError for a missing folder, and,
     unless they are removed, for damaged files.
     """
     if not folder.is_dir():
@@ -39,10 +39,10 @@ def verify(folder: Path, remove: bool = False) -> str:
             f"{found[0][1].problem}",
             f"delete them, the next run makes them again: python -m store verify --remove {folder}",
         )
-    for path, _ in found:
-        for gone in (path, path.with_suffix(".json")):
-            gone.unlink()
-            if MARKS.parent.is_dir():
-                mark(gone)
+    gone = [each for path, _ in found for each in (path, path.with_suffix(".json"))]
+    if PLANNED.parent.is_dir():
+        plan(gone)
+    for path in gone:
+        path.unlink()
     names = "".join(f"\n  {path.relative_to(folder)}" for path, _ in found)
     return f"{checked} files checked, {len(found)} removed{names}"

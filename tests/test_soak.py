@@ -21,6 +21,7 @@ from tests.soak.study import (
     make_house,
     run,
 )
+from workflow.unfinished import PLANNED, plan
 
 # Sound alone: jobs of a second.
 SOUND = {
@@ -95,6 +96,27 @@ def test_damaged_files_are_found_refused_and_made_again(built):
     again = run(house)
     assert again.returncode == 0, again.stdout[-2000:]
     assert differences(expected, digests(results)) == []
+
+
+def test_what_a_call_had_planned_and_is_gone_is_made_again(built):
+    """A kill between Snakemake's deletion of outputs and its own mark leaves nothing but the plan."""
+    house, expected = built
+    gone = [f"results/features/noxi/002/novice/egemaps.{e}" for e in ("h5", "json")]
+    gone += [f"results/runs/mlp/seed-1/model.{e}" for e in ("safetensors", "json")]
+    removed_from_sheet = "results/features/noxi/999/expert/egemaps.h5"
+    plan([*gone, removed_from_sheet], house / PLANNED)
+    for path in gone:
+        (house / path).unlink()
+    # Deleted by its owner, to save space: not planned, so not made.
+    own = house / "results/features/noxi/001/expert/egemaps.h5"
+    own.rename(house / "elsewhere.h5")
+    done = run(house)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert not own.exists()
+    (house / "elsewhere.h5").rename(own)
+    assert differences(expected, digests(house / "results")) == []
+    assert (house / PLANNED).read_text().split() == [removed_from_sheet]
+    assert "Nothing to be done" in run(house).stdout + run(house).stderr
 
 
 @pytest.mark.soak

@@ -2,43 +2,49 @@
 
 Snakemake deletes the outputs of a job when it starts, and asks for a missing file only where a job
 that must run needs it. So after a kill during, say, `faces` for a replaced video, its finished
-descendants of the old video would pass for up to date. Snakemake's own marks of unfinished outputs
-tell which files these are; asked for by `all`, they are made, and their descendants after them.
+descendants of the old video would pass for up to date. (Its own marks of incomplete outputs are
+written after the deletion: a kill between the two leaves neither file nor mark.) Every call
+therefore writes down what it is going to make before it starts a job; what of this is missing
+later is asked for by `all`, so that it is made, and its descendants after it.
 """
 
 import os
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error as NotBase64
 from pathlib import Path
 
 # Rules between the recordings and the tables; what `all` names itself needs no help.
 RULES = (
     "probe", "faces", "weights", "clock", "labels", "align", "session", "statistics", "train", "predict", "score",
 )  # fmt: skip
-MARKS = Path(".snakemake") / "incomplete"
-PIECE = 254  # of a name; Snakemake puts the rest into folders
+PREFIXES = ("demo_session_", "random_weights_")  # generated inputs: a rule each
+PLANNED = Path(".snakemake") / "planned.txt"
 
 
-def marked(folder: Path = MARKS) -> list[str]:
-    """Paths of outputs that were begun and not finished, sorted; markers in Snakemake's coding."""
-    found = set()
-    for mark in folder.rglob("*") if folder.is_dir() else ():
-        if mark.is_file():
-            coded = "".join(part.removeprefix("@") for part in mark.relative_to(folder).parts)
-            try:
-                found.add(urlsafe_b64decode(coded.encode()).decode())
-            except (NotBase64, UnicodeError):
-                continue  # Snakemake keeps a few files of its own there
-    return sorted(found)
+def planned(file: Path = PLANNED) -> list[str]:
+    """Paths written down as to be made that do not exist, sorted."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return sorted(path for path in set(lines) if not os.path.exists(path))
 
 
-def mark(path: str | Path, folder: Path = MARKS) -> None:
-    """Mark an output as unfinished, as Snakemake does when its job starts."""
-    coded = urlsafe_b64encode(str(path).encode()).decode()
-    pieces = [coded[i : i + PIECE] for i in range(0, len(coded), PIECE)]
-    place = folder.joinpath(*("@" + piece for piece in pieces[:-1]), pieces[-1])
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text("{}")
+def plan(paths, file: Path = PLANNED) -> None:
+    """Add paths to those written down; the file is replaced at once or not at all."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    new = file.with_name(f"{file.name}.{os.getpid()}")
+    new.write_text("".join(f"{path}\n" for path in sorted({*lines, *map(str, paths)})), "utf-8")
+    os.replace(new, file)
+
+
+def plan_outputs(workflow, file: Path = PLANNED) -> None:
+    """Write down the outputs of all jobs that this call will run (call in onstart)."""
+    if workflow.is_main_process:
+        plan((path for job in workflow.dag.needrun_jobs() for path in job.output), file)
+
+
+def forget_what_exists(file: Path = PLANNED) -> None:
+    """Keep only what is still missing (call in onsuccess)."""
+    left = planned(file)
+    file.unlink(missing_ok=True)
+    if left:
+        plan(left, file)
 
 
 def _wanted(rule: str, w: dict[str, str], study) -> bool:
@@ -66,15 +72,14 @@ def _wanted(rule: str, w: dict[str, str], study) -> bool:
     return True
 
 
-def unfinished(rules, study, folder: Path = MARKS) -> list[str]:
-    """Marked outputs that do not exist and that a rule of this study makes."""
+def unfinished(rules, study, file: Path = PLANNED) -> list[str]:
+    """Outputs planned by an earlier call that do not exist and that a rule of this study makes."""
     found = []
-    names = (*RULES, *study.features, "stream")
-    for path in marked(folder):
-        if os.path.exists(path):
-            continue
-        for rule in rules:
-            if rule.name in names and rule.is_producer(path):
+    names = {*RULES, *study.features, "stream"}
+    makers = [rule for rule in rules if rule.name in names or rule.name.startswith(PREFIXES)]
+    for path in planned(file):
+        for rule in makers:
+            if rule.is_producer(path):
                 if _wanted(rule.name, dict(rule.get_wildcards(path)), study):
                     found.append(path)
                 break

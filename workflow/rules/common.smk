@@ -16,7 +16,7 @@ from workflow.digest import digest, summary
 from workflow.environment import one_job_per_gpu, spare_the_scheduler, use_this_python
 from workflow.versions import warn_about_versions
 from workflow.study import Study, options
-from workflow.unfinished import unfinished
+from workflow.unfinished import forget_what_exists, plan_outputs, unfinished
 
 try:
     # A trained run on new recordings, or the sheet's corpora.
