@@ -1,6 +1,8 @@
 # What the rules share: the study (config + sheet) and functions from wildcards to files.
+import gc
 import re
 import sys
+from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
@@ -11,17 +13,30 @@ from corpora.demo import session_files, weights_files
 from runtime import InputError
 from runtime.device import gpus_visible
 from workflow import recordings
-from workflow.application import Application
+from workflow.config import load_yaml
 from workflow.digest import digest, summary
 from workflow.environment import one_job_per_gpu, spare_the_scheduler, use_this_python
 from workflow.versions import warn_about_versions
-from workflow.study import Study, options
+from workflow.options import options
+from workflow.study import Study
 from workflow.unfinished import forget_what_exists, plan_outputs, unfinished
 
+# A graph of thousands of jobs is millions of objects that stay: by default Python looks through them
+# for cycles again and again, a fifth of the time that a start takes.
+gc.set_threshold(100_000, 20, 100)
+
 try:
+    # Snakemake takes the last of two equal keys without a word.
+    for file in workflow.overwrite_configfiles if workflow.is_main_process else ():
+        load_yaml(Path(file))
     # A trained run on new recordings, or the sheet's corpora.
     applying = bool(config.get("corpus"))
-    study = Application(config) if applying else Study(config)
+    if applying:
+        from workflow.application import Application
+
+        study = Application(config)
+    else:
+        study = Study(config)
 except InputError as e:
     raise WorkflowError("\n".join(e.lines())) from None
 
