@@ -5,7 +5,7 @@ import yaml
 
 from runtime import InputError
 from workflow.config import ROOT, check_config, load_config, merge
-from workflow.study import options
+from workflow.options import options
 
 
 def test_config_and_presets_are_valid():

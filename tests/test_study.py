@@ -8,7 +8,8 @@ from model.configs import architecture
 from runtime import InputError
 from workflow.config import load_config, merge
 from workflow.fingerprint import closure, code_hash
-from workflow.study import Study, options
+from workflow.options import options
+from workflow.study import Study
 
 ROWS = [
     ("noxi", "train", "001", "expert", "yes"),

@@ -6,43 +6,23 @@ before anything runs. Paths are relative to the working directory; `results` is 
 
 import json
 import os
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from corpora.demo import weights_files
 from corpora.sheet import Participant, read_sheet
 from evaluation.layouts import LAYOUTS, challenge_columns
 from model.configs.base import did_you_mean
 from runtime import InputError
 from workflow import recordings
+from workflow.checkpoints import Checkpoints
 from workflow.config import check_config
 from workflow.fingerprint import code_hash, fingerprint
+from workflow.options import options
 from workflow.runs import Run, Runs, unknown_run
 from workflow.sets import Key, Sets, as_list
 
 REPORTED = Path(__file__).resolve().parent.parent / "evaluation" / "reported.yaml"
 NOT_NUMBERS = ("enabled", "align", "weights", "from")
-
-
-def options(settings: dict) -> str:
-    """Command-line options of a settings mapping: {"layer": -1} -> "--layer=-1" (sorted, quoted).
-
-    None and False are left out, True is a bare flag, a list follows its option word by word.
-    """
-    words = []
-    for key in sorted(settings):
-        value = settings[key]
-        name = "--" + key.replace("_", "-")
-        if value is None or value is False or value == "":
-            continue
-        if value is True:
-            words.append(name)
-        elif isinstance(value, list | tuple):
-            words += [name, *map(str, value)]
-        else:
-            words.append(f"{name}={value}")
-    return shlex.join(words)
 
 
 class Study:
@@ -69,9 +49,10 @@ class Study:
         self.sets = Sets(rows, self.config.get("sets") or {})
         self.features = {n: s for n, s in self.config["features"].items() if s["enabled"]}
         self.streams = [n for n, s in self.features.items() if recordings.is_stream(s)]
-        for name, settings in self.features.items():
-            if "weights" in settings and any(not self.lacks(p, name) for p in self.participants):
-                self.weights_inputs(name)  # raises where no checkpoint can be found
+        self.checkpoints = Checkpoints(self.features, self.results)
+        for name in self.checkpoints.features:
+            if any(not self.lacks(p, name) for p in self.participants):
+                self.checkpoints.inputs(name)  # raises where none can be found
         self._read_tables()
 
     def rows(self) -> list[Participant]:
@@ -392,59 +373,6 @@ class Study:
         """Canonical JSON of a run's settings, for --settings."""
         return json.dumps(self.runs[run].settings, sort_keys=True, separators=(",", ":"))
 
-    # ---- weights ----
-
-    def weights(self, feature: str) -> dict:
-        """The weights section of a feature: exactly one of directory, repository, random."""
-        weights = self.config["features"][feature].get("weights") or {}
-        given = [k for k in ("directory", "repository", "random") if weights.get(k) is not None]
-        if len(given) != 1:
-            raise InputError(
-                f"config: features.{feature}.weights names {' and '.join(given) or 'no source'}",
-                "set exactly one of directory, repository (with revision) or random; null the others",
-            )
-        return weights
-
-    def weights_folder(self, feature: str) -> str:
-        """Folder a checkpoint is loaded from."""
-        return self.weights(feature).get("directory") or f"{self.results}/weights/{feature}"
-
-    def weights_inputs(self, feature: str) -> list[str]:
-        """Files of a local checkpoint (none when it is fetched from a hub)."""
-        weights = self.weights(feature)
-        if weights.get("repository"):
-            return []
-        folder = Path(self.weights_folder(feature))
-        if weights.get("random") is not None:
-            return [str(folder / name) for name in weights_files(feature)]
-        files = sorted(
-            str(p) for p in folder.glob("*") if p.suffix in (".json", ".safetensors", ".txt")
-        )
-        if not any(f.endswith(".safetensors") for f in files):
-            raise InputError(
-                f"features.{feature}.weights.directory: {folder} holds no .safetensors file",
-                "put the checkpoint there, or set repository and revision",
-            )
-        return files
-
-    def weights_options(self, feature: str) -> str:
-        weights = self.weights(feature)
-        if weights.get("repository"):
-            return options({k: weights.get(k) for k in ("repository", "revision")})
-        return options({"directory": self.weights_folder(feature)})
-
-    def random_weights(self) -> dict[str, int]:
-        """Features whose checkpoint is made on the spot -> seed."""
-        with_weights = [f for f in self.features if "weights" in self.config["features"][f]]
-        seeds = {f: self.weights(f).get("random") for f in with_weights}
-        return {f: seed for f, seed in seeds.items() if seed is not None}
-
-    def fetched(self, feature: str) -> bool:
-        """Whether the feature's checkpoint comes from a hub."""
-        return "weights" in self.config["features"][feature] and bool(
-            self.weights(feature).get("repository")
-        )
-
     def training_fingerprint(self, run: str) -> str:
         """Settings, training sessions and code that a run's weights depend on."""
         from model.configs import architecture
@@ -491,15 +419,15 @@ class Study:
         """Command-line options of a table."""
         t = self.tables[table]
         notes = [self.config.get("note"), t.get("note"), *map(self.combined, t["runs"])]
-        selected = [
-            f"{name}=best_val"
-            for name in t["runs"]
-            if any(self.runs[n].reads_validation for n in self.declared.trained(name))
-        ]
+        columns, selected = self.columns(t), []
+        for name in t["runs"]:
+            by = self.declared.selected_by(self.runs[name])
+            marked = [c for c in columns if by & set(self.sets.keys(c))]
+            selected += [f"{name}=best_val:{','.join(marked)}"] if marked else []
         return options(
             {
                 "runs": t["runs"],
-                "columns": self.columns(t),
+                "columns": columns,
                 "reported": os.path.relpath(REPORTED) if t.get("reported") else None,
                 "selection": selected or None,
                 "resamples": t.get("bootstrap", 1000),

@@ -41,7 +41,7 @@ if study.config["demo"] is not None:
                 "python -m corpora.demo session {params.options} --log {log:q}"
 
 
-for feature, seed in study.random_weights().items():
+for feature, seed in study.checkpoints.random().items():
 
     rule:
         name:
@@ -58,7 +58,7 @@ for feature, seed in study.random_weights().items():
                 {
                     "feature": feature,
                     "seed": seed,
-                    "out": study.weights_folder(feature),
+                    "out": study.checkpoints.folder(feature),
                 }
             ),
         message:

@@ -2,19 +2,19 @@
 rule weights:
     # The identity of a checkpoint: a changed weights file is a changed feature.
     input:
-        lambda w: study.weights_inputs(w.feature),
+        lambda w: study.checkpoints.inputs(w.feature),
     output:
         "<results>/weights/{feature}.json",
     log:
         "<logs>/weights/{feature}.log",
-    retries: 2 if any(study.fetched(f) for f in study.features) else 0
+    retries: 2 if any(study.checkpoints.fetched(f) for f in study.features) else 0
     # It may fetch one, and the nodes of a cluster have no network.
     localrule: True
     conda:
         "../../envs/torch.yaml"
     params:
         fingerprint=lambda w: study.fingerprint("extractors.weights"),
-        options=lambda w: study.weights_options(w.feature),
+        options=lambda w: study.checkpoints.options(w.feature),
     message:
         "checking the weights of {wildcards.feature}"
     shell:
