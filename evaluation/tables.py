@@ -149,7 +149,7 @@ def build_table(
     if marked:
         runs = ", ".join(r.run for r in marked)
         footnotes.append(
-            f"† The checkpoint was selected on this val set ({runs}): the number is optimistic."
+            f"† The checkpoint was selected on sessions of this set ({runs}): the number is optimistic."
         )
     footnotes += notes
     if reported:
@@ -167,14 +167,17 @@ def _computed_row(
     row = Row(run, COMPUTED, cells=summary.cells[run], notes=list(notes))
     if run not in selection:
         return row
-    val = [c for c in summary.columns if split_of(c) == "val"]
-    used = [c for c in val if selection[run] is None or c in selection[run]]
+    sets = selection[run]
+    if sets is None:
+        sets = [c for c in summary.columns if split_of(c) == "val"]
+    by = [c for c in summary.columns if c in sets]
+    used = list(by)
     used += [name for name, of in summary.averaged.items() if set(of) & set(used)]
     for column in used:
         if row.cells[column].mean is not None:
             row.marks[column] = "†"
     if row.marks:
-        row.notes.append(f"checkpoint selected on {', '.join(c for c in used if c in val)}")
+        row.notes.append(f"checkpoint selected on {', '.join(by)}")
     return row
 
 

@@ -163,18 +163,84 @@ def test_a_session_of_the_run_it_starts_from_is_refused(corpora):
     assert "run x trains on session mpiigi/008" in error.problem
 
 
-def test_a_person_in_train_and_evaluate_is_refused(corpora, tmp_path):
-    root, rows = corpora
-    who = {("noxi", "001", "novice"): "P7", ("noxi-add", "015", "expert"): "P7"}
+def changed(corpora, tmp_path, **columns) -> str:
+    """A sheet with other cells: column={(dataset, session, role): value}."""
     rows = [
-        dataclasses.replace(p, identity=who.get((p.dataset, p.session, p.role), "")) for p in rows
+        dataclasses.replace(
+            p,
+            **{
+                column: cells[key]
+                for column, cells in columns.items()
+                if (key := (p.dataset, p.session, p.role)) in cells
+            },
+        )
+        for p in corpora[1]
     ]
     path = tmp_path / "sessions.tsv"
     path.write_text(write_sheet(rows))
+    return str(path)
+
+
+def test_a_person_in_train_and_evaluate_is_refused(corpora, tmp_path):
+    """Also where the name is spelled in another way; not where the person is excluded there."""
+    who = {("noxi", "001", "novice"): "P 7", ("noxi-add", "015", "expert"): "p  7"}
+    sheet = changed(corpora, tmp_path, identity=who)
     run = {"evaluate": ["noxi-add/test", "noxi/val"]}
-    error = refused(corpora, {"x": run}, sessions=str(path))
-    assert "trains on P7 in session noxi/001, who is in session noxi-add/015" in error.problem
-    study(corpora, {"x": {"evaluate": ["noxi/val"]}}, sessions=str(path))
+    error = refused(corpora, {"x": run}, sessions=sheet)
+    assert "trains on P 7 in session noxi/001, who is in session noxi-add/015" in error.problem
+    study(corpora, {"x": {"evaluate": ["noxi/val"]}}, sessions=sheet)
+    out = {("noxi-add", "015", "expert"): True}, {("noxi-add", "015", "expert"): "twice"}
+    sheet = changed(corpora, tmp_path, identity=who, exclude=out[0], exclude_reason=out[1])
+    study(corpora, {"x": run}, sessions=sheet)
+
+
+def test_one_recording_in_two_sessions_is_refused(corpora, tmp_path):
+    copy = {("noxi-add", "015", "expert"): "noxi/train/001/../001/novice.video.mp4"}
+    sheet = changed(corpora, tmp_path, video=copy)
+    error = refused(corpora, {"x": {"evaluate": ["noxi-add/test"]}}, sessions=sheet)
+    assert "trains on session noxi/001 and names noxi-add/015 in `evaluate`" in error.problem
+    assert "both are" in error.problem and "001/novice.video.mp4" in error.problem
+
+
+def test_folds_keep_the_sessions_of_a_person_together(corpora, tmp_path):
+    """008 - 026 - 028 by two people: one fold of three; by session it is a leak."""
+    who = {("mpiigi", "008", "subjectPos1"): "A", ("mpiigi", "026", "subjectPos3"): "a"}
+    who |= {("mpiigi", "026", "subjectPos2"): "B", ("mpiigi", "028", "subjectPos2"): "B"}
+    sheet = changed(corpora, tmp_path, identity=who)
+    s = study(corpora, {"x": MPIIGI | {"folds": FOLDS | {"by": 3}}}, sessions=sheet)
+    held = [sessions(s.declared.held_out(s.runs[m])) for m in s.runs["x"].members]
+    assert sorted(held) == [["008", "026", "028"], ["009", "027"], ["010"]]
+    error = refused(corpora, {"x": MPIIGI | {"folds": FOLDS}}, sessions=sheet)
+    assert "x.fold-008 trains on a in session mpiigi/026" in error.problem
+    error = refused(corpora, {"x": MPIIGI | {"folds": FOLDS | {"by": 5}}}, sessions=sheet)
+    assert "5 folds" in error.problem and "4 groups" in error.problem
+
+
+BEST = {"training": {"selection": "best_val"}}
+
+
+def test_a_checkpoint_selected_by_a_test_session_is_refused(corpora):
+    """On the run itself, the run it starts from and a run that takes its weights."""
+    x = BEST | {"validate": ["noxi/test"], "evaluate": ["noxi/test"]}
+    error = refused(corpora, {"x": x})
+    assert "selects its checkpoint by test session noxi/002" in error.problem
+    start = BEST | {"validate": ["noxi/test"], "evaluate": ["mpiigi/val"]}
+    for x in ({"weights_of": "s"}, {"initial": "s", "train": ["noxi/val"], "validate": []}):
+        error = refused(corpora, {"s": start, "x": x | {"evaluate": ["noxi/test"]}})
+        assert "run x selects its checkpoint by test session" in error.problem
+    study(corpora, {"x": start})
+
+
+def test_only_columns_with_selecting_sessions_are_marked(corpora):
+    """Sets are compared by sessions, and the run that one starts from counts."""
+    sets = {"noxi/two": {"of": "noxi/val", "sessions": ["007", "009"]}}
+    start = BEST | {"validate": ["noxi/two"], "evaluate": ["noxi/val", "mpiigi/val"]}
+    evaluate = {"evaluate": ["mpiigi/val", "noxi/two", "noxi/val"], "validate": []}
+    runs = {"start": start, "x": {"initial": "start"} | evaluate, "y": evaluate}
+    s = study(corpora, runs, sets, rows=("start", "x", "y"))
+    words = s.table_options("main").split("--selection ")[1].split(" --")[0]
+    marked = "noxi/val,noxi/two"
+    assert words == f"start=best_val:{marked} x=best_val:{marked}"
 
 
 # ---- folds ----
@@ -247,6 +313,12 @@ def test_ways_of_making_folds(corpora, by, names):
 )
 def test_wrong_folds_are_refused(corpora, folds, problem):
     assert problem in refused(corpora, {"x": MPIIGI | {"folds": folds}}).problem
+
+
+def test_a_set_cannot_take_the_name_of_a_folds_part(corpora):
+    sets = {"mpiigi/val.x.without-008": {"of": "mpiigi/val"}}
+    error = refused(corpora, {"x": MPIIGI | {"folds": FOLDS}}, sets)
+    assert "has the name of a part that `folds` makes" in error.problem
 
 
 def test_runs_on_folds(corpora):

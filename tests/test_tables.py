@@ -189,7 +189,7 @@ def test_val_used_for_selection_is_footnoted(tmp_path, scored):
     }
     # noxi/val is column 1; the mean over val sets (column 7) inherits the mark.
     assert marked == {("good", 1), ("good", 7)}
-    assert "† The checkpoint was selected on this val set (good)" in text
+    assert "† The checkpoint was selected on sessions of this set (good)" in text
     assert r"$^\dagger$" in (out / "ccc.tex").read_text()
     rows = read_csv(out)
     assert "checkpoint selected on noxi/val" in rows[0]["notes"] and not rows[1]["notes"]

@@ -11,8 +11,8 @@ da_mamba_mpiigi are, for every session of `of`, those of the one fold that did n
 other sets (mpiigi/test) the mean over all folds. So the score of mpiigi/val is one score, pooled
 over all held-out sessions.
 
-`by`: session, language (of the sheet), a number of folds, a list of lists of sessions, or a mapping
-of a fold's name to sessions.
+`by`: session, language (of the sheet), a number of folds (sessions of one person stay together), a
+list of lists of sessions, or a mapping of a fold's name to sessions.
 """
 
 import re
@@ -102,7 +102,7 @@ def groups(run: str, by, of: Sequence[str], sets: Sets) -> dict[str, set[Key]]:
             raise InputError(
                 f"config: {place} asks for {by} folds of {len(keys)} sessions", "ask for fewer"
             )
-        folds = {str(i + 1): set(keys[i::by]) for i in range(by)}
+        folds = _dealt(run, by, keys, sets)
     else:
         named = by.items() if isinstance(by, dict) else enumerate(by, 1)
         everybody = [k for name in of for k in sets.everybody(name)]
@@ -114,6 +114,21 @@ def groups(run: str, by, of: Sequence[str], sets: Sets) -> dict[str, set[Key]]:
             "folds need at least two groups of sessions",
         )
     return folds
+
+
+def _dealt(run: str, count: int, keys: Sequence[Key], sets: Sets) -> dict[str, set[Key]]:
+    """Sessions dealt out in turn; those that share a person lie in one fold, the largest first."""
+    together = sorted(sets.together(keys), key=len, reverse=True)
+    if len(together) < count:
+        raise InputError(
+            f"config: runs.{run}.folds.by asks for {count} folds, but the people of `identity` "
+            f"leave {len(together)} groups of sessions without a person in common",
+            "ask for fewer",
+        )
+    folds: list[set[Key]] = [set() for _ in range(count)]
+    for group in together:
+        min(folds, key=len).update(group)
+    return {str(i + 1): held for i, held in enumerate(folds)}
 
 
 def _check_complete(place: str, folds: dict[str, set[Key]], keys: Sequence[Key]) -> None:

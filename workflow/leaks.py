@@ -1,5 +1,7 @@
 """Nobody is evaluated, or selected on, whom a model has seen in training."""
 
+from collections.abc import Iterable
+
 from runtime import InputError
 from workflow.sets import Key, Sets
 
@@ -7,11 +9,11 @@ from workflow.sets import Key, Sets
 def check_leaks(
     run: str, seen: dict[Key, str], used: dict[str, tuple[str, ...]], sets: Sets
 ) -> None:
-    """InputError for a session or a person that is trained on and evaluated or validated.
+    """InputError for a session, recording or person that is trained on and evaluated or validated.
 
     seen : training sessions -> the set they are named by; used : key of the run -> its sets.
     """
-    people = sets.identities(seen)
+    people, files = sets.identities(seen), sets.files(seen)
     for key, names in used.items():
         for name in names:
             keys = sets.keys(name)
@@ -21,9 +23,33 @@ def check_leaks(
                         f"config: run {run} trains on session {'/'.join(session)} ({seen[session]}) and names it in `{key}` ({name})",
                         "take it out of one of them, or split the set with `folds`",
                     )
-            for person, session in sets.identities(keys).items():
-                if person in people:
+            for file, session in sets.files(keys).items():
+                if file in files:
                     raise InputError(
-                        f"config: run {run} trains on {person} in session {'/'.join(people[person])}, who is in session {'/'.join(session)} of `{key}` ({name})",
-                        "keep the sessions of one person together (column `identity` of the sheet)",
+                        f"config: run {run} trains on session {'/'.join(files[file])} and names {'/'.join(session)} in `{key}` ({name}), but both are {file}",
+                        "correct the paths of these sessions in the sheet, or take one of them out",
                     )
+            for person, (_, session) in sets.identities(keys).items():
+                if person in people:
+                    called, there = people[person]
+                    raise InputError(
+                        f"config: run {run} trains on {called} in session {'/'.join(there)}, who is in session {'/'.join(session)} of `{key}` ({name})",
+                        "keep the sessions of one person together (column `identity` of the sheet): in one set, or in one fold as `folds: {by: 5}` does",
+                    )
+
+
+def check_selection(
+    run: str, selected: Iterable[Key], evaluate: tuple[str, ...], sets: Sets
+) -> None:
+    """InputError for a test session by which a run's checkpoint is selected, and which it evaluates.
+
+    selected : sessions whose score selects a checkpoint of the run. Of a val set the tables say it.
+    """
+    chosen = set(selected)
+    for name in evaluate:
+        for session in sets.keys(name):
+            if session in chosen and sets.split(session) == "test":
+                raise InputError(
+                    f"config: run {run} selects its checkpoint by test session {'/'.join(session)} (`validate`) and evaluates it ({name})",
+                    "validate on other sessions, or take training.selection: best_val out",
+                )

@@ -18,7 +18,7 @@ from model.configs.prediction import check_finish, check_live
 from runtime import InputError
 from workflow.config import merge
 from workflow.folds import expand
-from workflow.leaks import check_leaks
+from workflow.leaks import check_leaks, check_selection
 from workflow.sets import Sets, as_list
 
 # A run of these keys has other weights than the run named by `weights_of`.
@@ -303,11 +303,21 @@ class Runs:
             seen |= self.training_sessions(self.get(weights.initial))
         return seen
 
+    def selected_by(self, run: Run) -> set:
+        """Sessions whose score selected a checkpoint that a run needs, its members' included."""
+        parts = [self.selected_by(self.get(name)) for name in run.members]
+        if run.members:
+            return set().union(*parts)
+        weights = self.get(run.weights) if run.weights != run.name else run
+        found = set(self.sets.union(weights.validate)) if weights.reads_validation else set()
+        return found | (self.selected_by(self.get(weights.initial)) if weights.initial else set())
+
     def _check_leaks(self, run: Run) -> None:
         used = {"evaluate": run.evaluate}
         if run.reads_validation:
             used["validate"] = run.validate
         check_leaks(run.name, self.training_sessions(run), used, self.sets)
+        check_selection(run.name, self.selected_by(run), run.evaluate, self.sets)
 
     def _run_with_weights_of(self, name: str) -> Run:
         own = dict(self.given[name])

@@ -8,8 +8,9 @@
 A set lies in one dataset, and its name starts with it: scores and table columns are dataset/set.
 """
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from corpora.sheet import SPLITS, Participant
 from model.configs.base import did_you_mean
@@ -22,6 +23,11 @@ RANGE = re.compile(r"(\d+)\.\.(\d+)", re.ASCII)
 def as_list(value) -> list:
     """A value of the config that may be one or a list."""
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def person_key(identity: str) -> str:
+    """What two spellings of one person's name have in common."""
+    return " ".join(identity.split()).casefold()
 
 
 class Sets:
@@ -69,9 +75,17 @@ class Sets:
         return self._found[name]
 
     def add(self, name: str, keys: Sequence[Key]) -> str:
-        """Give sessions of one dataset a name; returns it."""
+        """Give sessions of one dataset a name; returns it. InputError where the config has it."""
+        if name in self._declared:
+            raise InputError(
+                f"config: sets.{name} has the name of a part that `folds` makes", "rename the set"
+            )
         self._found[name] = list(keys)
         return name
+
+    def split(self, key: Key) -> str:
+        """train, val or test, as the sheet says of a session."""
+        return self._people[key][0].split
 
     def is_split(self, name: str) -> bool:
         return name.rpartition("/")[2] in SPLITS and name not in self._declared
@@ -87,9 +101,46 @@ class Sets:
             )
         return found.pop()
 
-    def identities(self, keys: Iterable[Key]) -> dict[str, Key]:
-        """Identity of a participant, where the sheet has one -> a session it is in."""
-        return {p.identity: k for k in keys for p in self._people[k] if p.identity}
+    def identities(self, keys: Iterable[Key]) -> dict[str, tuple[str, Key]]:
+        """People of these sessions, where the sheet says who they are: (name, a session of theirs).
+
+        By their name without regard to case and spaces: "P7" and "p7" are one person. Whoever is
+        excluded is neither trained on nor evaluated.
+        """
+        return {
+            person_key(p.identity): (p.identity, k) for k, p in self._present(keys) if p.identity
+        }
+
+    def files(self, keys: Iterable[Key]) -> dict[str, Key]:
+        """Recordings, streams and labels of these sessions -> a session they belong to."""
+        paths = ("video", "audio", "streams", "labels")
+        return {
+            os.path.normpath(getattr(p, column)): k
+            for k, p in self._present(keys)
+            for column in paths
+            if getattr(p, column)
+        }
+
+    def together(self, keys: Sequence[Key]) -> list[list[Key]]:
+        """Sessions that share people, directly or through others, in the order of `keys`."""
+        groups: list[list[Key]] = []
+        people: list[set[str]] = []
+        for key in keys:
+            own = set(self.identities([key]))
+            joined = [i for i, known in enumerate(people) if known & own]
+            first = joined[0] if joined else len(groups)
+            if not joined:
+                groups.append([])
+                people.append(set())
+            groups[first].append(key)
+            people[first] |= own
+            for i in reversed(joined[1:]):
+                groups[first] += groups.pop(i)
+                people[first] |= people.pop(i)
+        return groups
+
+    def _present(self, keys: Iterable[Key]) -> Iterator[tuple[Key, Participant]]:
+        return ((k, p) for k in keys for p in self._people[k] if not p.exclude)
 
     def _resolve(self, name: str, before: tuple[str, ...]) -> list[Key]:
         if name in self._found:
