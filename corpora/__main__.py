@@ -9,6 +9,7 @@ python -m corpora doctor noxi ROOT
 
 import argparse
 import sys
+from collections import Counter
 
 from corpora import challenge, folder
 from corpora.doctor import examine, report
@@ -17,7 +18,10 @@ from corpora.sheet import SPLITS, read_sheet, write_sheet
 from corpora.stream_files import longest
 from corpora.streams import CORPORA, find_people
 from media.probe import stated_length
+from runtime import get_logger
 from runtime.job import run_job
+
+doctor = get_logger("doctor")
 
 KINDS = {
     "noxi": "NoXi and NoXi-Add: {train,val,test-base,test-additional}/<session>/",
@@ -63,11 +67,11 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--media-root", metavar="DIR", help="folder its paths start from (default: the sheet's)"
     )
-    doctor = commands.add_parser(
+    examination = commands.add_parser(
         "doctor", help="find the known defects of the challenge's precomputed streams"
     )
-    doctor.add_argument("corpus", choices=CORPORA, help="layout of the tree")
-    doctor.add_argument("root", metavar="ROOT", help="folder of the download")
+    examination.add_argument("corpus", choices=CORPORA, help="layout of the tree")
+    examination.add_argument("root", metavar="ROOT", help="folder of the download")
     return parser
 
 
@@ -87,7 +91,11 @@ def run(args: argparse.Namespace) -> None:
         people = find_people(args.root, args.corpus)
         findings = examine(people)
         sys.stdout.write(report(findings))
-        log.info("%d participants, %d findings", len(people), len(findings))
+        counts = Counter(f.defect for f in findings).most_common()
+        doctor.info(
+            "%d participants, %d findings%s",
+            len(people), len(findings), "".join(f"; {n} {defect}" for defect, n in counts),
+        )  # fmt: skip
         return
     places = (args.root, args.relative_to, args.labels, args.dataset)
     if args.kind == "folder":

@@ -7,6 +7,7 @@ has a stream of another length than the sound (NoXi-J 147 to 150). Who has no la
 
 import dataclasses
 import os
+from collections import Counter
 from pathlib import Path
 
 from corpora import metadata, mpiigi, noxi
@@ -14,11 +15,10 @@ from corpora.layout import NO_SOUND, child, folder, log, one_file, participant, 
 from corpora.official import differences
 from corpora.sheet import Participant
 from corpora.stream_files import shifted
-from corpora.streams import Person, label_names, people_below
+from corpora.streams import Person, is_robot, label_names, people_below
 from media.container import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from runtime import InputError
 
-ROBOT = "yellow"  # in sessions of a child with a robot
 LAYOUTS = {
     "noxi": "{train,val,test-base,test-additional}/<session>/<role>.{video.mp4,NAME.stream}",
     "noxi-j": "{train,val,test}/<session>/<role>.{video.mp4,NAME.stream}",
@@ -68,7 +68,19 @@ def find(
         found.setdefault((row.dataset, row.split), set()).add(row.session)
     for line in differences(found):
         log.warning("%s", line)
+    for line in _streams_found(people):
+        log.info("%s", line)
     return rows
+
+
+def _streams_found(people: list[Person]) -> list[str]:
+    """One sentence per dataset: which streams there are, and how many participants have each."""
+    lines = []
+    for dataset in dict.fromkeys(p.dataset for p in people):
+        counts = Counter(f for p in people if p.dataset == dataset for f in p.streams)
+        there = ", ".join(f"{feature} {counts[feature]}" for feature in sorted(counts))
+        lines.append(f"{dataset}: participants who have the stream: {there}")
+    return lines
 
 
 def _named(person: Person, corpus: str, dataset: str) -> Person:
@@ -162,7 +174,7 @@ def _with_streams(
 
 
 def _without_robot(row: Participant) -> Participant:
-    if row.dataset.endswith("-cr") and row.role == ROBOT and row.labels:
-        log.info("%s/%s yellow is a robot: a partner, no target", row.dataset, row.session)
+    if is_robot(row.dataset, row.role) and row.labels:
+        log.info("%s/%s yellow is the robot: a partner, no target", row.dataset, row.session)
         return dataclasses.replace(row, labels="")
     return row

@@ -3,21 +3,21 @@
     python -m corpora doctor noxi ROOT        one row per finding, tab-separated
 
 A finding is a fact about a file that would change numbers if nobody looked. Nothing is repaired on
-disk. What is looked at: every header, the sizes of all bodies, and VALUE_ROWS rows of every body
-spread over its length.
+disk. What is looked at: every header, the sizes of all bodies, at least SAMPLE_ROWS rows of every
+body spread over its length (all where it has no more), and every label file.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import median
 
 import numpy as np
 
-from corpora.label_csv import read_lines
+from corpora.label_csv import read_labels, read_lines
 from corpora.stream_files import rows_stated
-from corpora.streams import Person
+from corpora.streams import Person, is_robot
 from runtime import InputError, progress
+from ssi import oddities
 from ssi.rate import (
     ABSURD,
     LENGTH_TOLERANCE_S,
@@ -28,9 +28,8 @@ from ssi.rate import (
 )
 from ssi.stream import Stream, open_stream
 
-VALUE_ROWS = 2000
-OPENFACE_DIM = 714
-LEAKING = 3  # frame counter, constant, time stamp
+LABEL_TOLERANCE_S = 2.0  # media.length_tolerance_s of config.yaml
+HEAD_ROWS = 8000  # of two streams that are compared bit by bit
 
 
 @dataclass(frozen=True)
@@ -53,29 +52,32 @@ class Finding:
 
 # What the workflow does, per defect.
 ACTIONS = {
-    "wrong_rate": "the inferred rate is used",
+    "wrong_rate": "the inferred rate is used, logged",
     "unusual_rate": "used at its own rate",
-    "shifted": "excluded by init, else refused, unless told otherwise: another recording",
-    "truncated": "the rows that exist are used, the missing end is invalid",
-    "doubled": "refused unless told which half to take",
-    "surplus_bytes": "the whole rows are used",
-    "other_dimension": "never mixed: exclude these sessions or leave the feature out",
-    "missing_feature": "a run that reads it cannot use this person",
-    "empty_seat": "no target; masked as a partner",
+    "shifted": "another recording: init excludes the person; without that the stream's job stops (max_length_difference)",
+    "truncated": "the rows that exist are used, the missing end is not valid",
+    "doubled": "the stream's job stops unless the feature's `doubled` says which microphone",
+    "surplus_bytes": "the whole rows are used, logged",
+    "other_dimension": "never mixed, a job that would stops: exclude these sessions or leave the feature out",
+    "missing_feature": "a run that reads it is refused while this person is in its sets",
+    "empty_seat": "init excludes the seat: no target, no partner",
     "no_labels": "no target; serves as a partner",
-    "absurd_values": "these rows are invalid",
-    "not_finite": "these rows are invalid",
-    "leaking_columns": "the first three columns are dropped",
-    "undetected_points": "-1 is invalid, not a coordinate",
+    "absurd_values": "these rows are not valid",
+    "not_finite": "these rows are not valid",
+    "zero_rows": "used as zeros",
+    "leaking_columns": "the feature's `drop: 3` leaves them out (presets/multimediate.yaml has it), else warned of",
+    "undetected_points": "the feature's `invalid_value: -1` makes them not valid (presets/multimediate.yaml has it), else warned of",
     "shared_audio": "used; the voice may be anybody's in the room",
-    "label_length": "the label job stops: exclude the person, or raise length_tolerance_s",
-    "unreadable": "repair or remove the file",
+    "label_length": "the label job stops: exclude the person, or raise media.length_tolerance_s",
+    "unreadable": "every job that opens it stops: repair or remove the file",
 }
 
 
 def examine(people: list[Person]) -> list[Finding]:
     """All findings of a corpus, in the order of its people."""
     findings: list[Finding] = []
+    # As init has it: where nobody is heard, a silent person is no empty seat.
+    sounding = {person.dataset for person in people if person.audio}
     opened: dict[tuple[str, str, str], dict[str, Stream]] = {}
     for person in progress(people, "doctor", unit="participants"):
         streams: dict[str, Stream] = {}
@@ -85,7 +87,7 @@ def examine(people: list[Person]) -> list[Finding]:
             except InputError as e:
                 findings.append(_finding(person, feature, "unreadable", e.problem))
         opened[person.dataset, person.session, person.role] = streams
-        findings += [_finding(person, *found) for found in _of_person(person, streams)]
+        findings += [_finding(person, *found) for found in _of_person(person, streams, sounding)]
     findings += _across(people, opened)
     place = {p.name: i for i, p in enumerate(people)}
     # Findings about a whole dataset come last.
@@ -100,7 +102,9 @@ def _finding(person: Person, feature: str, defect: str, detail: str) -> Finding:
     )
 
 
-def _of_person(person: Person, streams: dict[str, Stream]) -> Iterator[tuple[str, str, str]]:
+def _of_person(
+    person: Person, streams: dict[str, Stream], sounding: set[str]
+) -> Iterator[tuple[str, str, str]]:
     declared = {f: rows_stated(s) for f, s in streams.items()}
     rates = true_rates({f: (declared[f], s.header.rate_hz) for f, s in streams.items()})
     for feature, stream in streams.items():
@@ -115,27 +119,42 @@ def _of_person(person: Person, streams: dict[str, Stream]) -> Iterator[tuple[str
             yield feature, "unusual_rate", f"{rate:g} Hz, {declared[feature]} rows"
         yield from _body(feature, stream)
         yield from _values(feature, stream)
-    true_lengths = {f: declared[f] / rates[f] for f in streams if declared[f]}
-    for feature, seconds in true_lengths.items():
-        sound = sound_length(true_lengths, feature)
+    lengths = {f: declared[f] / rates[f] for f in streams if declared[f]}
+    for feature, seconds in lengths.items():
+        sound = sound_length(lengths, feature)
         if sound is not None and abs(seconds - sound) > LENGTH_TOLERANCE_S:
             yield feature, "shifted", f"{seconds:.2f} s, sound {sound:.2f} s"
-    if streams and not person.audio:
-        yield "", "empty_seat", "visual streams but no audio"
-    elif person.split != "test" and person.labels is None:
+    if streams and not person.audio and person.dataset in sounding:
+        yield "", "empty_seat", "visual streams but no audio, others have some"
+    elif person.labels is not None:
+        yield from _labels(person, max(lengths.values(), default=None))
+    elif person.split != "test" and not is_robot(person.dataset, person.role):
         yield "", "no_labels", f"no label file in {person.split}"
-    elif person.labels is not None and true_lengths:
-        lines = len(read_lines(person.labels))
-        rate = 30.0 if person.dataset.startswith("pinsoro") else 25.0
-        seconds = median(true_lengths.values())
-        if abs(lines / rate - seconds) > LENGTH_TOLERANCE_S:
-            yield "", "label_length", f"{lines} lines, streams last {seconds:.2f} s"
+
+
+def _labels(person: Person, seconds: float | None) -> Iterator[tuple[str, str, str]]:
+    """seconds : the recording's length, that of the longest stream (as media.probe has it)."""
+    classes = person.dataset.startswith("pinsoro")  # words, 30 a second
+    try:
+        lines = len(read_lines(person.labels) if classes else read_labels(person.labels))
+    except InputError as e:
+        yield "", "unreadable", e.problem
+        return
+    rate = 30.0 if classes else 25.0
+    if seconds is not None and abs(lines / rate - seconds) > LABEL_TOLERANCE_S:
+        yield "", "label_length", f"{lines} lines, the longest stream lasts {seconds:.2f} s"
 
 
 def _body(feature: str, stream: Stream) -> Iterator[tuple[str, str, str]]:
     rows, declared = len(stream.values), stream.header.declared_rows
     if declared and rows == 2 * declared:
-        yield feature, "doubled", f"{rows} rows, header {declared}: two microphones"
+        which = oddities.arrangement(stream.values)
+        how = {
+            oddities.SIDE_BY_SIDE: "side by side in rows of twice the width (left, right)",
+            oddities.ONE_AFTER_THE_OTHER: "one after the other (first, second)",
+            (): "in an order that the values do not tell",
+        }[which]
+        yield feature, "doubled", f"{rows} rows, header {declared}: two microphones {how}"
     elif rows < declared:
         yield feature, "truncated", f"{rows} of {declared} rows ({100 * rows / declared:.0f} %)"
     elif rows > declared or stream.surplus_bytes:
@@ -144,26 +163,25 @@ def _body(feature: str, stream: Stream) -> Iterator[tuple[str, str, str]]:
 
 
 def _values(feature: str, stream: Stream) -> Iterator[tuple[str, str, str]]:
-    step = max(1, len(stream.values) // VALUE_ROWS)
-    sample = np.asarray(stream.values[::step], np.float64)
-    if not len(sample):
+    rows = oddities.sample(stream.values)
+    if not len(rows):
         return
-    finite = np.isfinite(sample)
+    finite = np.isfinite(rows)
     share = 100 * (1 - finite.all(axis=1).mean())
     if share:
         yield feature, "not_finite", f"{share:.1f} % of the rows looked at"
-    absurd = (np.abs(np.where(finite, sample, 0)) > ABSURD).any(axis=1)
+    absurd = (np.abs(np.where(finite, rows, 0)) > ABSURD).any(axis=1)
     if absurd.any():
-        largest = np.abs(sample[finite]).max()
+        largest = np.abs(rows[finite]).max()
         detail = f"up to {largest:.2g} in {100 * absurd.mean():.1f} % of the rows looked at"
         yield feature, "absurd_values", detail
-    if feature == "openface2" and stream.header.dim == OPENFACE_DIM:
-        counter = sample[:, 0]
-        if len(sample) > 1 and (np.diff(counter) > 0).all():
-            yield feature, "leaking_columns", "frame counter, constant, time stamp"
-    if feature == "openpose" and (sample == -1).any():
-        detail = f"{100 * (sample == -1).mean():.1f} % of the values are -1"
-        yield feature, "undetected_points", detail
+    zero = (rows == 0).all(axis=1)
+    if zero.any():
+        yield feature, "zero_rows", f"{100 * zero.mean():.1f} % of the rows looked at are all zero"
+    if oddities.leaks_time(feature, rows):
+        yield feature, "leaking_columns", "frame counter, constant, time stamp"
+    if share := oddities.undetected(feature, rows):
+        yield feature, "undetected_points", f"{100 * share:.1f} % of the values are -1"
 
 
 def _across(
@@ -186,8 +204,10 @@ def _across(
                 detail = f"{stream.header.dim} columns, elsewhere {usual[feature]}"
                 yield _finding(person, feature, "other_dimension", detail)
             if feature.startswith("audio.") and len(stream.values):
-                head = np.ascontiguousarray(stream.values[: 4 * VALUE_ROWS]).tobytes()
-                sound[person.dataset, person.session, feature, head].append(person)
+                head = np.ascontiguousarray(stream.values[:HEAD_ROWS])
+                if (head != head[0]).any():  # silence is alike everywhere
+                    key = (person.dataset, person.session, feature, head.tobytes())
+                    sound[key].append(person)
         for feature in sorted(having):
             empty_seat = feature.startswith("audio.") and not person.audio
             if feature not in person.streams and not empty_seat:

@@ -23,6 +23,7 @@ from corpora.stream_files import SUFFIX, feature_name
 from runtime import InputError
 
 SCENE_ROLES = ("s", "env")
+ROBOT = "yellow"  # in PInSoRo's sessions of a child with a robot
 CORPORA = ("noxi", "noxi-j", "mpiigi", "pinsoro")
 # Folder of a split -> (what the dataset's name gets, split).
 NOXI_SPLITS = {
@@ -81,6 +82,11 @@ def splits_of(corpus: str) -> dict[str, tuple[str, str]]:
 def label_names(corpus: str) -> tuple[str, ...]:
     """What a label file is called after the role, the first that is there counts."""
     return LABEL_NAMES.get(corpus, (LABELS,))
+
+
+def is_robot(dataset: str, role: str) -> bool:
+    """Whether this participant is the robot of PInSoRo's child-robot sessions."""
+    return dataset.endswith("-cr") and role == ROBOT
 
 
 def find_people(root: str | os.PathLike, corpus: str) -> list[Person]:

@@ -4,7 +4,8 @@ Row k describes the instant where its chunk starts + k / rate. The rate is the h
 person's other streams (`references`) show it wrong (ssi.rate.infer_rate). Rows that are not
 finite or absurdly large are not valid. Nothing is interpolated: alignment does that for every
 feature alike. A stream that lasts another time than the person's sound belongs to another
-recording (NoXi-J 148 to 150) and is refused.
+recording (NoXi-J 147 to 150) and is refused; with `shifted: missing` it becomes as many rows as the
+sound is long, none of them valid.
 
 Single undetected values (`invalid_value`, OpenPose's -1) keep the last detected value of their
 column (the first ones the first detected); a row without any detected value is not valid. How many
@@ -21,6 +22,7 @@ from corpora.stream_files import SUFFIX, feature_name, rows_stated
 from runtime import InputError, get_logger, progress
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
+from ssi import oddities
 from ssi.rate import ABSURD, LENGTH_TOLERANCE_S, sound_length, true_rates
 from ssi.stream import Stream, open_stream
 from store.features import FeatureAttributes, FeatureWriter
@@ -29,7 +31,8 @@ from store.sidecar import write_sidecar
 log = get_logger("stream")
 
 PIECE = 4096
-DOUBLED = ("refuse", "first", "second")
+DOUBLED = ("refuse", *oddities.SIDE_BY_SIDE, *oddities.ONE_AFTER_THE_OTHER)
+SHIFTED = ("refuse", "missing")
 
 
 def name_of(stream: Stream) -> str:
@@ -39,11 +42,13 @@ def name_of(stream: Stream) -> str:
 
 def stream_rate(
     stream: Stream, references: dict[str, Stream], max_difference_s: float = LENGTH_TOLERANCE_S
-) -> float:
+) -> tuple[float, float | None]:
     """Rows per second, the header's unless the other streams of the person contradict it.
 
+    The second is None, or the seconds of the person's sound where the stream differs from it by
+    more than `max_difference_s`: it belongs to another recording.
+
     references : name -> other streams of the person; those named `audio.` are the person's sound.
-    Raises InputError when the stream and the sound differ by more than `max_difference_s`.
     """
     name = name_of(stream)
     everything = {**references, name: stream}
@@ -58,28 +63,48 @@ def stream_rate(
     lengths = {n: rows / rates[n] for n, (rows, _) in stated.items() if rows}
     sound = sound_length(lengths, name)
     if sound is not None and name in lengths and abs(lengths[name] - sound) > max_difference_s:
-        raise InputError(
-            f"{stream.path} lasts {lengths[name]:.2f} s, the sound of the same person {sound:.2f} s:"
-            " it belongs to another recording",
-            "exclude the participant in the sheet (exclude: yes), or, if you know better, raise the"
-            " feature's max_length_difference (seconds)",
-        )
-    return rate
+        return rate, sound
+    return rate, None
 
 
 def rows_of(stream: Stream, doubled: str) -> np.ndarray:
-    """The rows to use (n, D); raises InputError for a doubled body unless told which half."""
+    """The rows to use (n, D).
+
+    Raises InputError for a doubled body unless told which half, and for a half that the values
+    contradict: taking it would mix the two microphones.
+    """
     rows, declared = len(stream.values), stream.header.declared_rows
     if declared and rows == 2 * declared:
-        if doubled == "refuse":
+        halves = oddities.arrangement(stream.values)
+        if doubled not in (halves or DOUBLED[1:]):
+            shown = " or ".join(halves or DOUBLED[1:])
+            told = "" if doubled == "refuse" else f", and not as `doubled: {doubled}` says"
             raise InputError(
-                f"{stream.path} holds twice the {declared} rows that its header says (two microphones?)",
-                "set the feature's `doubled` to first or second, or exclude the participant",
+                f"{stream.path} holds twice the {declared} rows that its header says (two microphones?){told}",
+                f"set the feature's `doubled` to {shown}, or exclude the participant",
             )
-        return stream.values[:declared] if doubled == "first" else stream.values[declared:]
+        log.warning(
+            "%s: %d rows, its header says %d: %s is used", stream.path, rows, declared, doubled
+        )
+        return oddities.half(stream.values, doubled)
     if rows != declared:
         log.warning("%s: %d rows, its header says %d", stream.path, rows, declared)
     return stream.values
+
+
+def warn_of_columns(stream: Stream, values: np.ndarray, drop: int, invalid: float | None) -> None:
+    """A warning where columns are kept that no model should read."""
+    name, rows = name_of(stream), oddities.sample(values)
+    if drop < oddities.LEAKING and oddities.leaks_time(name, rows):
+        log.warning(
+            "%s begins with frame counter, constant and time stamp, which tell where in the"
+            " session a frame is: set the feature's `drop: 3`", stream.path,
+        )  # fmt: skip
+    if invalid is None and (share := oddities.undetected(name, rows)):
+        log.warning(
+            "%s: %.1f %% of the values are -1, points that were not found: set the feature's"
+            " `invalid_value: -1`", stream.path, 100 * share,
+        )  # fmt: skip
 
 
 def first_detected(values: np.ndarray, invalid_value: float) -> np.ndarray:
@@ -112,14 +137,15 @@ def extract(
     max_abs: float = ABSURD,
     doubled: str = "refuse",
     max_length_difference: float = LENGTH_TOLERANCE_S,
+    shifted: str = "refuse",
     dtype: str = "float32",
     fingerprint: str = "",
 ) -> dict[str, object]:
     """Write the feature file; returns counts (rows, valid, held, rate_hz, declared_rows).
 
-    Raises InputError for an unreadable stream, one without rows, a doubled body, one that lasts
-    more than `max_length_difference` s longer or shorter than the person's sound, or values that
-    do not fit into `dtype`.
+    A stream that lasts more than `max_length_difference` s longer or shorter than the person's
+    sound is refused, or (`shifted` = missing) none of its rows is valid. Raises InputError for that,
+    an unreadable stream, one without rows, a doubled body, or values that do not fit into `dtype`.
     """
     stream = open_stream(stream_path)
     values = rows_of(stream, doubled)
@@ -128,8 +154,22 @@ def extract(
             f"{stream_path} leaves nothing: {len(values)} rows, {stream.header.dim - drop} columns",
             "get the stream again, or exclude the participant",
         )
+    warn_of_columns(stream, values, drop, invalid_value)
     others = {name: open_stream(path) for name, path in references.items()}
-    rate = stream_rate(stream, others, max_length_difference)
+    rate, sound_s = stream_rate(stream, others, max_length_difference)
+    if sound_s is not None:
+        problem = (
+            f"{stream_path} lasts {rows_stated(stream) / rate:.2f} s, the sound of the same person"
+            f" {sound_s:.2f} s: it belongs to another recording"
+        )
+        if shifted == "refuse":
+            raise InputError(
+                problem,
+                "exclude the participant in the sheet (exclude: yes), go on without this stream (the"
+                " feature's `shifted: missing`), or, if you know better, raise its max_length_difference",
+            )
+        log.warning("%s; it is taken as missing", problem)
+        values = np.broadcast_to(np.float32("nan"), (round(sound_s * rate), stream.header.dim))
     attributes = FeatureAttributes(
         feature=feature,
         native_rate_hz=rate,
@@ -204,7 +244,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--max-abs", type=float, default=ABSURD, help="rows with larger values are not valid"
     )
     parser.add_argument(
-        "--doubled", choices=DOUBLED, default="refuse", help="half of a body of twice the rows"
+        "--doubled",
+        choices=DOUBLED,
+        default="refuse",
+        help="half of a body of twice the rows: of every row (left, right) or of the rows (first, second)",
     )
     parser.add_argument(
         "--max-length-difference",
@@ -212,6 +255,12 @@ def build_parser() -> argparse.ArgumentParser:
         default=LENGTH_TOLERANCE_S,
         metavar="SECONDS",
         help="a stream and the person's sound may differ by this much (default 2.5)",
+    )
+    parser.add_argument(
+        "--shifted",
+        choices=SHIFTED,
+        default="refuse",
+        help="a stream that differs by more: refuse it, or take it as missing",
     )
     parser.add_argument(
         "--dtype", choices=("float32", "float16"), default="float32", help="of the stored values"
@@ -230,6 +279,7 @@ def main(argv: list[str] | None = None) -> int:
             "max_abs": args.max_abs,
             "doubled": args.doubled,
             "max_length_difference": args.max_length_difference,
+            "shifted": args.shifted,
             "dtype": args.dtype,
         }
         counts = extract(

@@ -5,10 +5,11 @@ import pytest
 from stream_trees import EGEMAPS, W2VBERT, label, openface, put, truncate, values
 
 from corpora.__main__ import main
-from corpora.doctor import ACTIONS, examine
+from corpora.doctor import ACTIONS, LABEL_TOLERANCE_S, examine
 from corpora.streams import find_people
 from runtime import InputError
 from ssi.rate import infer_rate
+from workflow.config import load_config
 
 
 def found(root, corpus):
@@ -179,5 +180,72 @@ def test_the_command_prints_a_row_per_finding(tmp_path, capsys):
     assert main(["doctor", "noxi", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split("\t")[:5] == ["dataset", "session", "role", "feature", "defect"]
-    assert [line.split("\t")[4] for line in lines[1:]] == ["undetected_points", "empty_seat"]
+    assert [line.split("\t")[4] for line in lines[1:]] == ["undetected_points", "no_labels"]
     assert main(["doctor", "mpiigi", str(tmp_path)]) == 1
+
+
+def test_the_tolerance_for_labels_is_that_of_the_label_job():
+    assert load_config()["media"]["length_tolerance_s"] == LABEL_TOLERANCE_S
+    assert load_config()["labels"]["rate_hz"] == 25
+
+
+@pytest.mark.parametrize("lines, told", [(550, False), (551, True), (449, True), (450, False)])
+def test_labels_that_the_label_job_would_refuse(tmp_path, lines, told):
+    """The recording lasts as long as its longest stream, 20 s."""
+    sound(tmp_path / "train/001", "expert", 470)
+    put(tmp_path / "train/001", "expert", W2VBERT, values(500, 1024))
+    label(tmp_path / "train/001", "expert", lines)
+    expected = {("noxi/001", "expert", "", "label_length")} if told else set()
+    assert found(tmp_path, "noxi") == expected
+
+
+def test_a_label_file_that_is_none_is_a_finding_not_a_crash(tmp_path):
+    for seed, (role, text) in enumerate([("expert", "frame;value\n0;0.5\n"), ("novice", "")]):
+        sound(tmp_path / "train/001", role, seed=seed)
+        (tmp_path / f"train/001/{role}.engagement.annotation.csv").write_text(text)
+    sound(tmp_path / "train/003", "expert", seed=9)
+    label(tmp_path / "train/003", "expert", 500)
+    got = found(tmp_path, "noxi")
+    assert got == {("noxi/001", role, "", "unreadable") for role in ("expert", "novice")}
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_how_two_microphones_lie_in_one_body(tmp_path, beside):
+    """Slow random walks: neighbouring rows agree either way, as windows that overlap do."""
+    rng = np.random.default_rng(0)
+    one = np.cumsum(rng.normal(size=(500, 88)), axis=0)
+    both = one, one + rng.normal(size=one.shape)  # n x 88 each
+    body = np.hstack(both).reshape(1000, 88) if beside else np.vstack(both)
+    body[:: 100 if beside else 50] = 3.7e19
+    folder = tmp_path / "train-cc/07"
+    put(folder, "purple", EGEMAPS, body.astype(np.float32), rows=500)
+    label(folder, "purple", 600, "social_engagement")
+    details = {f.defect: f.detail for f in examine(find_people(tmp_path, "pinsoro"))}
+    assert set(details) == {"doubled", "absurd_values"}
+    how = "side by side in rows of twice the width (left, right)"
+    assert details["doubled"].endswith(how if beside else "one after the other (first, second)")
+
+
+def test_silence_is_no_shared_microphone_and_zeros_are_told(tmp_path):
+    for role in ("expert", "novice"):
+        put(tmp_path / "test/002", role, EGEMAPS, np.zeros((500, 88), np.float32))
+    assert found(tmp_path, "noxi") == {
+        ("noxi/002", role, EGEMAPS, "zero_rows") for role in ("expert", "novice")
+    }
+
+
+def test_a_download_of_pictures_only_has_no_empty_seats(tmp_path):
+    for role in ("expert", "novice"):
+        put(tmp_path / "test/002", role, "clip", values(500, 512))
+    assert found(tmp_path, "noxi") == set()
+
+
+def test_nobody_rates_the_robot(tmp_path):
+    for seed, role in enumerate(("purple", "yellow")):
+        sound(tmp_path / "train-cr/09", role, seed=seed)
+        sound(tmp_path / "train-cc/07", role, seed=10 + seed)
+    assert found(tmp_path, "pinsoro") == {
+        ("pinsoro-cr/09", "purple", "", "no_labels"),
+        ("pinsoro-cc/07", "purple", "", "no_labels"),
+        ("pinsoro-cc/07", "yellow", "", "no_labels"),
+    }

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from stream_trees import EGEMAPS, put, truncate, values
+from stream_trees import EGEMAPS, openface, put, truncate, values
 
 from extractors.stream import extract, first_detected, hold, main
 from runtime import InputError
@@ -70,6 +70,41 @@ def test_a_doubled_body_is_refused_until_told_which_half(tmp_path):
         run(tmp_path, x, rows=300)
     np.testing.assert_array_equal(run(tmp_path, x, rows=300, doubled="second")[0].values, x[300:])
     np.testing.assert_array_equal(run(tmp_path, x, rows=300, doubled="first")[0].values, x[:300])
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_the_microphone_of_a_doubled_body(tmp_path, beside):
+    """Whichever way the two lie in it, and never a mixture of both."""
+    rng = np.random.default_rng(0)
+    one = np.cumsum(rng.normal(size=(300, 4)), axis=0).astype(np.float32)
+    two = one + rng.normal(size=one.shape).astype(np.float32)
+    body = np.hstack([one, two]).reshape(600, 4) if beside else np.vstack([one, two])
+    names = ("left", "right") if beside else ("first", "second")
+    for name, expected in zip(names, (one, two), strict=True):
+        features, counts = run(tmp_path, body, rows=300, doubled=name)
+        np.testing.assert_array_equal(features.values, expected)
+        np.testing.assert_allclose(features.time, np.arange(300) / 25)
+    for name in ({"left", "right", "first", "second"} - set(names)) | {"refuse"}:
+        with pytest.raises(InputError) as e:
+            run(tmp_path, body, rows=300, doubled=name)
+        assert " or ".join(names) in e.value.cure
+        assert (f"doubled: {name}" in e.value.problem) == (name != "refuse")
+
+
+def test_columns_that_no_model_should_read_are_warned_of(tmp_path, caplog):
+    def words(feature, x, **options):
+        caplog.clear()
+        path = put(tmp_path, "novice", feature, x)
+        extract(str(path), str(tmp_path / "o.h5"), feature, {}, **options)
+        return "".join(r.getMessage() for r in caplog.records if r.levelname == "WARNING")
+
+    assert "drop: 3" in words("openface2", openface(50))
+    assert "drop: 3" in words("video.openface2", openface(50), drop=2)
+    assert words("openface2", openface(50), drop=3) == ""
+    assert words("openface2", values(50, 714)) == ""
+    assert "invalid_value: -1" in words("openpose", values(50, 139, fill=-1))
+    assert words("openpose", values(50, 139, fill=-1), invalid_value=-1) == ""
+    assert words("openpose", values(50, 139)) == words("clip", values(50, 4, fill=-1)) == ""
 
 
 def test_leading_columns_can_be_left_out(tmp_path):
