@@ -21,6 +21,7 @@ from store.sidecar import write_sidecar
 
 log = get_logger("align")
 DEFAULT_MAX_GAP_S = 0.2
+PRECOMPUTED = "extractors.stream"
 # Rows may lie this far outside the clock (encoder delay, a stream that ends a little later than
 # its container says); more means the file belongs to another recording.
 END_TOLERANCE_S = 0.5
@@ -37,8 +38,10 @@ def align(
 ) -> dict[str, object]:
     """Write the aligned file (alignment/aligned.py) of a feature file; returns counts.
 
-    Raises InputError for a damaged file, a feature without rows, a gap limit shorter than the
-    feature's hop, or rows that lie outside the clock by more than END_TOLERANCE_S.
+    A precomputed stream has the rate it came with: where its rows lie further apart than the gap
+    limit (NoXi's XLM-R of 2 Hz), its hop is the limit, logged. Raises InputError for a damaged
+    file, a feature without rows, a gap limit shorter than the hop of a feature of ours, or rows
+    that lie outside the clock by more than END_TOLERANCE_S.
     """
     with reading(feature):
         problems = check_features(feature)
@@ -51,6 +54,12 @@ def align(
             time = f["time"][()] + offset_s
             valid = f["valid"][()]
             hop_s, native_rate = float(native["hop_s"]), float(native["native_rate_hz"])
+        if native.get("extractor") == PRECOMPUTED and hop_s > max_gap_s:
+            log.warning(
+                "%s: rows are %g s apart, the gap limit is %g s: %g s are bridged here",
+                feature, hop_s, max_gap_s, hop_s,
+            )  # fmt: skip
+            max_gap_s = hop_s
         _check_times(feature, time, axis.duration_s, hop_s, native_rate, max_gap_s)
         row, weight = index_map(
             to_ticks(time, axis.rate_hz),

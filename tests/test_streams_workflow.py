@@ -114,6 +114,26 @@ def test_without_sound_nothing_is_called_shifted(tmp_path):
     assert counts["rows"] == 900 and counts["rate_hz"] == 25
 
 
+def test_a_slow_stream_is_used_at_its_own_rate(tmp_path, capsys):
+    """XLM-R at 2 Hz, as NoXi 001 has it, beside sound of 25 Hz: no gap limit cuts it up."""
+    sound = put(tmp_path / "001", "expert", EGEMAPS, values(500, 88))
+    slow = put(tmp_path / "001", "expert", "audio.xlm_roberta_embeddings", ramp(40, 2.0), 2.0)
+    probed(tmp_path / "001/expert", tmp_path / "p.json")
+    axis = ["--probe", str(tmp_path / "p.json"), "--rate-hz", "100"]
+    assert clock.main([*axis, "--out", str(tmp_path / "clock.json")]) == 0
+    native = tmp_path / "xlm.h5"
+    counts = extractor.extract(str(slow), str(native), "xlm", {EGEMAPS: str(sound)})
+    assert counts["rate_hz"] == 2
+    command = ["--feature", str(native), "--clock", str(tmp_path / "clock.json")]
+    assert align.main([*command, "--out", str(tmp_path / "aligned.h5")]) == 0
+    assert "rows are 0.5 s apart, the gap limit is 0.2 s" in capsys.readouterr().err
+    with AlignedFeature(tmp_path / "aligned.h5") as feature:
+        x, valid = feature.read(0, 2000)
+    assert valid.all()
+    inside = np.arange(2000) / 100 <= 39 / 2
+    np.testing.assert_allclose(x[inside, 0], np.arange(2000)[inside] / 100, atol=2e-6)
+
+
 @pytest.fixture(scope="module")
 def pinsoro(tmp_path_factory):
     """Results of one child's session: 25 Hz sound, 30 Hz pictures, labels 30 a second."""
