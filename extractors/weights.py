@@ -153,7 +153,7 @@ def _check_file(path: Path) -> None:
                 ]
                 if outside:
                     raise ValueError(f"its shard {outside[0]!r} is not in the folder")
-    except (SafetensorError, ValueError, OSError, LookupError, TypeError, AttributeError) as e:
+    except (SafetensorError, ValueError, OSError, LookupError, TypeError, AttributeError, RecursionError) as e:  # fmt: skip
         raise InputError(f"{path} is damaged ({' '.join(str(e).split())[:120]})", cure) from e
 
 

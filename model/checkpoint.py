@@ -47,10 +47,12 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(str(path), framework="pt") as f:
             metadata = json.loads(f.metadata()["json"])
+            if not isinstance(metadata, dict):
+                raise ValueError("its metadata is no record")
             return {name: f.get_tensor(name) for name in f.keys()}, metadata  # noqa: SIM118
     except FileNotFoundError as e:
         raise InputError(f"{path} does not exist", "train the run first") from e
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as e:
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError) as e:
         raise InputError(
             f"{path} is not a checkpoint of this program ({' '.join(str(e).split())[:100]})",
             f"delete it and run again, it will be remade: rm '{path}'",

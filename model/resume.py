@@ -1,7 +1,10 @@
 """What training changes, and the file from which an interrupted training goes on."""
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +39,16 @@ def random_states() -> dict[str, Tensor]:
     return states
 
 
+def digest(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
+    """sha256 of all that a resume checkpoint holds: it has no sidecar, and a flipped bit would train on."""
+    found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
 def save_resume(path: Path, key: str, state: State) -> None:
     """Write everything an uninterrupted run would have in memory; the first process writes."""
     tensors = pack("model", state.model.state_dict()) | pack("average", state.average.weights)
@@ -46,18 +59,15 @@ def save_resume(path: Path, key: str, state: State) -> None:
         tensors |= pack(f"rng/{rank}", states)
     if distributed.rank():
         return
-    save_tensors(
-        path,
-        tensors,
-        {
-            "key": key,
-            "step": state.step,
-            "updates": state.average.updates,
-            "sums": state.sums,
-            "history": state.history,
-            "best_score": state.best_score,
-        },
-    )
+    metadata = {
+        "key": key,
+        "step": state.step,
+        "updates": state.average.updates,
+        "sums": state.sums,
+        "history": state.history,
+        "best_score": state.best_score,
+    }
+    save_tensors(path, tensors, metadata | {"sha256": digest(tensors, metadata)})
 
 
 def load_resume(path: Path, key: str, state: State, device: torch.device) -> None:
@@ -71,6 +81,10 @@ def load_resume(path: Path, key: str, state: State, device: torch.device) -> Non
         return
     if metadata.get("key") != key:
         log.warning("resume checkpoint %s ignored: it belongs to other settings or data", path.name)
+        return
+    stated = metadata.pop("sha256", None)
+    if stated != digest(tensors, metadata):
+        log.warning("resume checkpoint %s ignored: it is damaged (sha256 differs)", path.name)
         return
     tensors = {n: t if n.startswith("rng/") else t.to(device) for n, t in tensors.items()}
     state.model.load_state_dict(unpack("model", tensors))

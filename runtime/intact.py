@@ -1,8 +1,10 @@
 """Computed files are what they were when written: checked against their sidecars' checksums.
 
-Every computed file NAME.h5 or NAME.safetensors has a sidecar NAME.json with its sha256
-(store/sidecar.py). A damaged, cut or exchanged file is refused before anything reads it, whatever
-its own structure says. A file without a sidecar is taken as it is: it was not made by a job.
+Every computed file NAME.h5 or NAME.safetensors has a sidecar NAME.json with its sha256, with its
+place below the results folder and with a checksum of its own (store/sidecar.py). A damaged, cut or
+exchanged file is refused before anything reads it, whatever its own structure says; so is a file
+that was exchanged together with its sidecar. A file without a sidecar is taken as it is: it was not
+made by a job.
 """
 
 import hashlib
@@ -13,9 +15,32 @@ from pathlib import Path
 
 from runtime.errors import InputError
 
+# Folders of a results folder -> parts of the path of a computed file, from the folder's name on.
+DEPTHS = {
+    "features": (5,), "aligned": (5, 3), "faces": (4,), "labels": (4,), "runs": (4, 3), "predictions": (4,),
+}  # fmt: skip
+
+
+def place_of(path: str | Path) -> str:
+    """`stage/.../NAME` of a file that lies where the workflow puts its files, "" of any other."""
+    parts = Path(os.path.abspath(path)).parts
+    for depth in (5, 4, 3):
+        if len(parts) > depth and depth in DEPTHS.get(parts[-depth], ()):
+            return "/".join(parts[-depth:])
+    return ""
+
+
+def record_digest(record: dict) -> str:
+    """sha256 of everything a sidecar says, but for this digest itself (in its section `run`)."""
+    record = json.loads(json.dumps(record))
+    if isinstance(record.get("run"), dict):
+        record["run"].pop("record_sha256", None)
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
 
 def read_sidecar(path: str | Path) -> dict:
-    """The record of a sidecar; InputError when it is no sidecar (`file` and `sha256` are needed)."""
+    """The record of a sidecar; InputError when it is none (`file` and `sha256` are needed) or was
+    changed after it was written."""
     path = Path(path)
     cure = f"delete it and run again, it will be remade: rm '{path}'"
     try:
@@ -26,6 +51,15 @@ def read_sidecar(path: str | Path) -> dict:
         isinstance(record.get(key), str) for key in ("file", "sha256")
     ):
         raise InputError(f"{path} is no sidecar: it names no file and checksum", cure)
+    run = record.get("run")
+    stated = run.get("record_sha256") if isinstance(run, dict) else None
+    try:
+        # Sidecars of earlier versions have neither a place nor a digest of their own.
+        sound = stated == record_digest(record) if "place" in record or stated else True
+    except RecursionError:
+        sound = False
+    if not sound:
+        raise InputError(f"{path} is not what was written (its own sha256 differs)", cure)
     return record
 
 
@@ -54,6 +88,10 @@ def _check(path: str, sidecar: str, version: tuple, sidecar_version: tuple) -> N
     cure = f"delete both and run again, they will be remade: rm '{path}' '{sidecar}'"
     if record["file"] != Path(path).name:
         raise InputError(f"{sidecar} is the sidecar of {record['file'][:80]}", cure)
+    made, here = str(record.get("place") or ""), Path(os.path.abspath(path)).parts
+    here = here[-len(made.split("/")) :]
+    if made and here[0] == made.split("/")[0] and "/".join(here) != made:
+        raise InputError(f"{path} was made as {made[:200]}: exchanged, with its sidecar", cure)
     with open(path, "rb") as f:
         digest = hashlib.file_digest(f, "sha256").hexdigest()
     if digest != record["sha256"]:

@@ -13,6 +13,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from runtime.intact import place_of, record_digest
 from store.atomic import write_text
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -98,6 +99,7 @@ def write_sidecar(
     output = Path(output)
     record = {
         "file": output.name,
+        "place": place_of(output),
         "sha256": sha256(output),
         "inputs": {role: file_identity(path) for role, path in sorted(inputs.items())},
         "settings": settings,
@@ -111,6 +113,7 @@ def write_sidecar(
             "seconds": None if seconds is None else round(seconds, 3),
         },
     }
+    record["run"]["record_sha256"] = record_digest(record)
     path = output.with_suffix(".json")
     write_text(path, json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     return path

@@ -21,7 +21,7 @@ from model import predict, statistics, train
 from model.checkpoint import load_model
 from model.sessions import SessionReader
 from runtime import InputError
-from runtime.intact import check_intact
+from runtime.intact import check_intact, read_sidecar
 from store.atomic import write_text
 from store.features import read_features
 from store.hdf5 import create_hdf5
@@ -85,6 +85,16 @@ def exchange_both(path):
     shutil.copy2(other.with_suffix(".json"), path.with_suffix(".json"))
 
 
+def exchange_pairs(path):
+    """Two participants' files together with their sidecars: each pair is sound in itself."""
+    other = Path(str(path).replace("expert", "novice"))
+    assert other != path
+    for a, b in ((path, other), (path.with_suffix(".json"), other.with_suffix(".json"))):
+        held = a.read_bytes()
+        a.write_bytes(b.read_bytes())
+        b.write_bytes(held)
+
+
 def spoil_sidecar(path):
     path.with_suffix(".json").write_text('{"file": "')
 
@@ -93,7 +103,14 @@ def empty_sidecar(path):
     path.with_suffix(".json").write_text("{}")
 
 
-DAMAGES = [flip, truncate, exchange, exchange_both, spoil_sidecar, empty_sidecar]
+def edit_sidecar(path):
+    """What it says of the making is changed, the checksum of the file stays."""
+    about = path.with_suffix(".json")
+    record = json.loads(about.read_text())
+    about.write_text(json.dumps(record | {"fingerprint": "another"}))
+
+
+DAMAGES = [flip, truncate, exchange, exchange_both, exchange_pairs, edit_sidecar, spoil_sidecar, empty_sidecar]  # fmt: skip
 
 
 def train_words(results, out):
@@ -126,7 +143,7 @@ def test_damaged_and_exchanged_files_are_never_trained_on(results, tmp_path, cap
     assert statistics.main(count(results)) == 1
 
 
-@pytest.mark.parametrize("damage", DAMAGES[:2] + DAMAGES[4:], ids=lambda d: d.__name__)
+@pytest.mark.parametrize("damage", DAMAGES[:2] + DAMAGES[5:], ids=lambda d: d.__name__)
 def test_a_damaged_checkpoint_is_never_predicted_with(results, tmp_path, capsys, damage):
     statistics.main(count(results))
     train.main(train_words(results, tmp_path))
@@ -137,7 +154,9 @@ def test_a_damaged_checkpoint_is_never_predicted_with(results, tmp_path, capsys,
     (tmp_path / "p.h5").unlink()
     damage(model)
     assert predict.main(words) == 1
-    assert "m.safetensors" in capsys.readouterr().err or damage in (spoil_sidecar, empty_sidecar)
+    assert (
+        "m.json" if "sidecar" in damage.__name__ else "m.safetensors"
+    ) in capsys.readouterr().err
     assert not (tmp_path / "p.h5").exists()
 
 
@@ -154,6 +173,39 @@ def test_every_flipped_bit_of_a_file_is_found(tmp_path):
         flip(path, at)
         os.utime(path)
     read_features(path)
+
+
+def test_every_flipped_bit_of_a_sidecar_is_found(tmp_path):
+    path = sidecar(feature_file(tmp_path / "f.h5", np.ones((40, 2)), np.arange(40) / 25))
+    about = path.with_suffix(".json")
+    check_intact(path)
+    whole = about.read_bytes()
+    for at in range(len(whole)):
+        for bit in (0, 5):
+            about.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+            try:
+                assert json.loads(about.read_bytes()) != json.loads(whole)
+            except ValueError:
+                pass
+            except AssertionError:
+                continue  # white space
+            with pytest.raises(InputError):
+                read_sidecar(about)
+
+
+def test_files_may_be_moved_and_copied_out_of_a_results_folder(tmp_path):
+    """The place is compared within a results folder alone: whoever publishes a model moves it."""
+    model = tmp_path / "results/runs/a/seed-1/model.safetensors"
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"x")
+    sidecar(model)
+    for target in ("published/a", "other/runs/a/seed-1"):
+        folder = tmp_path / target
+        shutil.copytree(model.parent, folder)
+        check_intact(folder / model.name)
+    shutil.copytree(model.parent, tmp_path / "results/runs/b/seed-1")
+    with pytest.raises(InputError, match="was made as runs/a/seed-1"):
+        check_intact(tmp_path / "results/runs/b/seed-1" / model.name)
 
 
 def test_a_prediction_file_of_another_dataset_is_noticed(tmp_path):

@@ -16,9 +16,11 @@ from corpora import folder
 from corpora.sheet import Participant
 from model.config import parse_prediction
 from runtime import InputError
+from runtime.intact import check_intact
 from workflow.config import check_config, merge
+from workflow.options import options
 from workflow.recordings import is_stream
-from workflow.study import Study, options
+from workflow.study import Study
 
 STREAM = "extractors.stream"
 
@@ -32,11 +34,14 @@ def model_metadata(path: str) -> dict:
             f"{path} does not exist: the run is not trained yet",
             "run snakemake without `corpus` first, or correct `predict` (run, seed) or `results`",
         )
+    check_intact(path)
     try:
         with safe_open(path, framework="np") as f:
             metadata = json.loads(f.metadata()["json"])
-        metadata["settings"]["features"]
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as e:
+        names, made_by = metadata["settings"]["features"], metadata.get("features", {})
+        if not all(isinstance(n, str) for n in names) or not all(made_by[n] | {} for n in made_by):
+            raise ValueError("its features have no names")
+    except (SafetensorError, OSError, LookupError, AttributeError, TypeError, ValueError, RecursionError) as e:  # fmt: skip
         raise InputError(
             f"{path} is not a model file ({' '.join(str(e).split())[:100]})",
             f"delete it and train again: rm '{path}'",

@@ -5,6 +5,7 @@ python -m workflow.config [--configfile presets/noxi.yaml]     # checks and prin
 
 import argparse
 import difflib
+import math
 import sys
 from pathlib import Path
 
@@ -17,12 +18,40 @@ from workflow.recordings import complete, is_stream
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = Path(__file__).resolve().parent / "schemas" / "config.schema.yaml"
 MOST_VALUES = 100_000
+MOST_BYTES = 1 << 20
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which takes no key twice and no mapping that merges (<<) without end."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > MOST_VALUES // 10:
+            raise yaml.constructor.ConstructorError(
+                problem="merges (<<) into too many keys", problem_mark=node.start_mark
+            )
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key in (k for k, _ in node.value if isinstance(k, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.composer.ComposerError(
+                    problem=f"the key {key.value[:60]!r} is there twice",
+                    problem_mark=key.start_mark,
+                )
+            seen.add(key.value)
+        return node
 
 
 def load_yaml(path: Path) -> dict:
     """Read a YAML mapping; InputError names file, line and column of a syntax error."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is not a file", "name a config file")
+    if path.exists() and path.stat().st_size > MOST_BYTES:
+        raise InputError(f"{path} is too large for a config", f"keep it under {MOST_BYTES} bytes")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except UnicodeDecodeError as e:
         raise InputError(f"{path} is not UTF-8 (byte {e.start})", "save it as UTF-8") from e
     except yaml.MarkedYAMLError as e:
@@ -46,12 +75,16 @@ def load_yaml(path: Path) -> dict:
         ) from e
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no settings", "start from config.yaml")
+    _check_size(content, str(path))
+    return content
+
+
+def _check_size(content: dict, name: str) -> None:
     if _size(content, {}) > MOST_VALUES:
         raise InputError(
-            f"{path} repeats itself through anchors (&) into more than {MOST_VALUES} values",
+            f"{name} repeats itself through anchors (&) into more than {MOST_VALUES} values",
             "write the settings out",
         )
-    return content
 
 
 def _size(value: object, known: dict[int, float]) -> float:
@@ -63,6 +96,15 @@ def _size(value: object, known: dict[int, float]) -> float:
         inside = value.values() if isinstance(value, dict) else value
         known[id(value)] = 1 + sum(_size(v, known) for v in inside)
     return known[id(value)]
+
+
+def _not_finite(value: object, where: str = "") -> str:
+    """The first key that holds NaN or an infinity, which no limit of the schema stops; else ""."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return where
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()  # fmt: skip
+    found = (_not_finite(v, f"{where}.{k}" if where else str(k)) for k, v in inside)
+    return next(filter(None, found), "")
 
 
 def merge(base: dict, over: dict) -> dict:
@@ -83,6 +125,7 @@ def check_config(config: dict, name: str = "config") -> dict:
     """
     from jsonschema import Draft202012Validator
 
+    _check_size(config, name)
     schema = load_yaml(SCHEMA)
     config = {key: value for key, value in config.items() if key != "pathvars"}
     if isinstance(config.get("features"), dict):
@@ -92,6 +135,8 @@ def check_config(config: dict, name: str = "config") -> dict:
         for feature, settings in config["features"].items():
             if isinstance(settings, dict) and is_stream(settings):
                 ours[feature] = {"$ref": "#/$defs/stream_feature"}
+    if odd := _not_finite(config):
+        raise InputError(f"{name}: {odd} is no finite number", "write a number")
     errors = sorted(
         Draft202012Validator(schema).iter_errors(config), key=lambda e: list(map(str, e.path))
     )
