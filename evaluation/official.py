@@ -4,12 +4,17 @@
         --truth noxi-base=noxi/test-base --truth noxi-additional=noxi/test-additional ...
 
 One score per folder of the submission: CCC over the frames of all sessions and roles concatenated
-(population variances), Cohen's kappa for PInSoRo. `pairing`:
+(population variances). PInSoRo is rated in two ways, task and social engagement: Cohen's kappa of each,
+pooled in the same way, in files of their own (``purple.task_engagement.engagement.prediction.csv``, one
+word a line, as the baseline of 2026 writes them); the folder's score is the mean of the two. `pairing`:
     positional  line k of the prediction belongs to line k of the labels; lines without a label do
                 not count (the frames are the same frames)
     compact     lines without a label are taken out of the labels first and line i of what remains is
                 paired with line i of the prediction, as the challenge's table script does: right
                 only for predictions written for labelled frames alone
+
+Where the challenge's script has no number (nothing varies; one class throughout), this one has 0. That
+script also scores what is there of a prediction that is too short; here that is an error.
 """
 
 import argparse
@@ -25,7 +30,8 @@ from pathlib import Path
 
 import numpy as np
 
-from corpora.label_csv import MISSING, read_lines
+from corpora.label_csv import read_labels
+from evaluation.confusion import Confusion
 from evaluation.layouts import LAYOUTS, Layout
 from evaluation.metrics import Moments, merge_all
 from runtime import InputError, get_logger
@@ -34,6 +40,11 @@ from runtime.job import add_job_arguments, run_job
 log = get_logger("official")
 
 PAIRINGS = ("positional", "compact")
+# The two ratings of PInSoRo, in the order of the challenge's own configs.
+KINDS = {
+    "task_engagement": ("goaloriented", "aimless", "adultseeking", "noplay"),
+    "social_engagement": ("solitary", "onlooker", "parallel", "associative", "cooperative"),
+}
 # What zipfile and its decompressors raise on a damaged, encrypted or exotic archive.
 ZIP_DAMAGE = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError,
@@ -57,22 +68,6 @@ def pair(truth: np.ndarray, prediction: np.ndarray, pairing: str) -> tuple[np.nd
         raise ValueError(f"{len(prediction)} predictions for {len(truth)} frames")
     n = min(len(truth), len(prediction))
     return truth[:n][known[:n]], prediction[:n][known[:n]]
-
-
-def cohen_kappa(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Cohen's kappa of two sequences of classes (n,), unweighted (Cohen 1960); NaN without a pair.
-
-    0 when both are the same single class: agreement by chance is certain then.
-    """
-    if not len(truth):
-        return math.nan
-    classes = sorted(set(truth) | set(prediction))
-    agreement = float(np.mean(np.asarray(truth) == np.asarray(prediction)))
-    shares = [
-        (np.mean(np.asarray(truth) == c), np.mean(np.asarray(prediction) == c)) for c in classes
-    ]
-    chance = float(sum(a * b for a, b in shares))
-    return 0.0 if chance >= 1 else (agreement - chance) / (1 - chance)
 
 
 def combined(scores: dict[str, float], layout: Layout) -> float:
@@ -132,11 +127,11 @@ class Submission:
         return text.splitlines()
 
 
-def truth_files(root: Path, names: tuple[str, ...]) -> Iterator[tuple[str, str, Path]]:
-    """(session, role, label file) below root/<session>/."""
+def truth_files(root: Path, name: str) -> Iterator[tuple[str, str, Path]]:
+    """(session, role, label file) of root/<session>/<role>.<name>."""
     if not root.is_dir():
         raise InputError(f"{root} is not a folder", "give the folder that holds <session>/")
-    for path in sorted(p for name in names for p in root.glob(f"*/*.{name}")):
+    for path in sorted(root.glob(f"*/*.{name}")):
         yield path.parent.name, path.name.partition(".")[0], path
 
 
@@ -153,58 +148,98 @@ def numbers(lines: list[str], place: str) -> np.ndarray:
     return values
 
 
+def places(lines: list[str], classes: tuple[str, ...], place: str) -> np.ndarray:
+    """Predicted classes (m,) as places in `classes`; InputError names file and line."""
+    values = np.empty(len(lines))
+    for i, line in enumerate(lines):
+        if line.strip() not in classes:
+            raise InputError(
+                f"{place} line {i + 1}: {line[:40]!r} is no class",
+                f"write one of {', '.join(classes)} in every line",
+            )
+        values[i] = classes.index(line.strip())
+    return values
+
+
+def pairs(
+    submission: Submission, folder: str, root: Path, pairing: str, kind: str = ""
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(label, prediction) of every labelled participant of a folder, (n,) each; of `kind` places.
+
+    Raises InputError for a file that is missing, too short or no prediction.
+    """
+    layout, found, surplus, whole = submission.layout, [], [], []
+    name = f"{kind}.annotation.csv" if kind else layout.label
+    for session, role, path in truth_files(root, name):
+        role = f"{role}.{kind}" if kind else role
+        lines = submission.lines(folder, session, role)
+        place = f"{submission.path}: {layout.member(folder, session, role)}"
+        truth = read_labels(path, KINDS[kind] if kind else ())
+        values = places(lines, KINDS[kind], place) if kind else numbers(lines, place)
+        try:
+            found.append(pair(truth, values, pairing))
+        except ValueError as e:
+            raise InputError(f"{place}: {e}", "one line per frame") from e
+        if len(values) > (len(truth) if pairing == "positional" else len(found[-1][0])):
+            surplus.append(place)
+        if pairing == "compact" and len(values) == len(truth) > len(found[-1][0]):
+            whole.append(place)
+    if surplus:
+        log.warning(
+            "%d of %d files of %s have lines beyond the last label, which count for nothing (%s)",
+            len(surplus), len(found), folder, surplus[0],
+        )  # fmt: skip
+    if whole:
+        log.warning(
+            "%d of these have a line per frame: compact pairs them with other frames after the first"
+            " missing label (%s)", len(whole), whole[0],
+        )  # fmt: skip
+    return found
+
+
 def score(
     submission: Submission, truths: dict[str, Path], pairing: str = "positional"
 ) -> dict[str, object]:
-    """Scores per folder, and what they were computed on; "combined" when all are there."""
+    """Scores per folder, and what they were computed on; "combined" when all are there.
+
+    "kappa" and "frames" of PInSoRo are named folder/kind of rating. A folder of which one kind has no
+    labels has no score.
+    """
     layout = submission.layout
-    scores, counts = {}, {}
+    scores: dict[str, float] = {}
+    frames: dict[str, int] = {}
+    kappas: dict[str, float] = {}
     for folder, root in truths.items():
         if folder not in layout.folders:
             raise InputError(
                 f"--truth {folder}: no folder of a {layout.year} submission",
                 f"folders: {', '.join(layout.folders)}",
             )
-        classes = folder in layout.classes
-        parts, pairs, frames = [], [], 0
-        for session, role, path in truth_files(Path(root), layout.label_names(folder)):
-            lines = submission.lines(folder, session, role)
-            place = f"{submission.path}: {layout.member(folder, session, role)}"
-            words = [line.strip() for line in read_lines(path)]
-            known = np.array([not MISSING.fullmatch(w) for w in words])
-            if classes:
-                try:
-                    index = np.where(known, np.arange(len(words)), np.nan)
-                    t, p = pair(index, np.arange(len(lines), dtype=float), pairing)
-                except ValueError as e:
-                    raise InputError(f"{place}: {e}", "one line per frame") from e
-                pairs += [(words[int(a)], lines[int(b)].strip()) for a, b in zip(t, p, strict=True)]
-            else:
-                truth = np.array(
-                    [float(w) if k else np.nan for w, k in zip(words, known, strict=True)]
-                )
-                try:
-                    t, p = pair(truth, numbers(lines, place), pairing)
-                except ValueError as e:
-                    raise InputError(f"{place}: {e}", "one line per frame") from e
-                parts.append(Moments.of(t, p))
-            frames += len(t)
-        if not frames:
-            raise InputError(
-                f"{root} holds no label for {folder}",
-                f"it needs <session>/<role>.{layout.label_names(folder)[0]}",
-            )
-        if classes:
-            scores[folder] = cohen_kappa(*(np.array(x) for x in zip(*pairs, strict=True)))
+        if folder not in layout.classes:
+            parts = [Moments.of(*p) for p in pairs(submission, folder, Path(root), pairing)]
+            frames[folder] = sum(m.n for m in parts)
+            if frames[folder]:
+                scores[folder] = merge_all(parts).ccc
         else:
-            scores[folder] = merge_all(parts).ccc
-        counts[folder] = frames
-    result: dict[str, object] = {
-        "year": layout.year,
-        "pairing": pairing,
-        "scores": scores,
-        "frames": counts,
-    }
+            for kind, words in KINDS.items():
+                found = pairs(submission, folder, Path(root), pairing, kind)
+                total = merge_all([Confusion.of(*p, len(words)) for p in found])
+                if total.n:
+                    frames[f"{folder}/{kind}"], kappas[f"{folder}/{kind}"] = total.n, total.score
+            own = [kappas[f"{folder}/{k}"] for k in KINDS if f"{folder}/{k}" in kappas]
+            if len(own) == len(KINDS):
+                scores[folder] = sum(own) / len(own)
+            elif own:
+                log.warning("%s: labels of one kind only, so no score of the folder", folder)
+        if not any(n for name, n in frames.items() if name.partition("/")[0] == folder):
+            label = (
+                f"{next(iter(KINDS))}.annotation.csv" if folder in layout.classes else layout.label
+            )
+            raise InputError(
+                f"{root} holds no label for {folder}", f"it needs <session>/<role>.{label}"
+            )
+    result: dict[str, object] = {"year": layout.year, "pairing": pairing, "scores": scores}
+    result |= ({"kappa": kappas} if kappas else {}) | {"frames": frames}
     if set(layout.weights) <= set(scores):
         result["combined"] = combined(scores, layout)
     return result

@@ -173,6 +173,32 @@ def agreement(
     return Confusion.of(truth, values, predictions.classes)
 
 
+def matched(
+    predictions: PredictionFile, labels_path: Path, session: str, role: str, max_beyond_s: float
+) -> tuple[Series, Series, np.ndarray, np.ndarray]:
+    """Labels and predictions of a participant, and at the m valid labels value and validity (m,).
+
+    Raises InputError when the labels reach more than `max_beyond_s` outside the predictions (up to
+    there the first or last prediction is held) or a prediction is not a number.
+    """
+    labels, series = read_labels(labels_path), predictions.read(session, role)
+    at = labels.time[labels.valid]
+    if beyond(series, at) > max_beyond_s:
+        raise InputError(
+            f"{labels_path}: labels cover {at.min():.2f} to {at.max():.2f} s but the predictions of "
+            f"{session}/{role} in {predictions.path} cover {series.time[0]:.2f} to {series.time[-1]:.2f} s",
+            "labels and media of this participant differ in length or offset; mend them or exclude it in the sheet",
+        )
+    values, with_input = sample(series, at)
+    wrong = ~np.isfinite(values)
+    if wrong.any():
+        raise InputError(
+            f"{predictions.path}: the prediction of {session}/{role} at {at[wrong][0]:.2f} s is not a number",
+            "the training may have diverged: look at its history.jsonl, lower the learning rate, train again",
+        )
+    return labels, series, values, with_input
+
+
 def beyond(series: Series, at: np.ndarray) -> float:
     """Seconds by which the times `at` reach outside the series (0 when they do not)."""
     if len(at) == 0:

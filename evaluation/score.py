@@ -23,10 +23,8 @@ from evaluation.predictions import (
     MAX_BEYOND_S,
     PredictionFile,
     agreement,
-    beyond,
     label_path,
-    read_labels,
-    sample,
+    matched,
 )
 from evaluation.scorefile import SCHEMA_VERSION, read_statistics
 from runtime import InputError, get_logger
@@ -71,23 +69,8 @@ def score_participant(
     path = label_path(results, predictions.dataset, session, role)
     if not path.exists():
         return None
-    labels = read_labels(path)
-    series = predictions.read(session, role)
+    labels, series, values, with_input = matched(predictions, path, session, role, max_beyond_s)
     at = labels.time[labels.valid]
-    excess = beyond(series, at)
-    if excess > max_beyond_s:
-        raise InputError(
-            f"{path}: labels cover {at.min():.2f} to {at.max():.2f} s but the predictions of "
-            f"{session}/{role} in {predictions.path} cover {series.time[0]:.2f} to {series.time[-1]:.2f} s",
-            "labels and media of this participant differ in length or offset; mend them or exclude it in the sheet",
-        )
-    values, with_input = sample(series, at)
-    wrong = ~(abs(values) < math.inf)  # catches NaN as well
-    if wrong.any():
-        raise InputError(
-            f"{predictions.path}: the prediction of {session}/{role} at {at[wrong][0]:.2f} s is not a number",
-            "the training may have diverged: look at its history.jsonl, lower the learning rate, train again",
-        )
     truth = labels.values[labels.valid]
     found = agreement(predictions, f"{session}/{role}", path, truth, values)
     record = {

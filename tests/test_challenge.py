@@ -1,4 +1,4 @@
-"""Submissions, official scores, fairness, exports: hand-computed cases and other libraries."""
+"""Submissions and exports: hand-computed cases and other libraries."""
 
 import csv
 import json
@@ -6,13 +6,11 @@ import zipfile
 
 import numpy as np
 import pytest
-from evaluation_data import write_labels, write_predictions
-from sklearn.metrics import cohen_kappa_score
+from evaluation_data import write_predictions
 
-from evaluation import export, fairness, official, submission
+from evaluation import export, official, submission
 from evaluation.layouts import LAYOUTS
 from evaluation.metrics import ccc
-from evaluation.official import Submission, cohen_kappa, combined, pair, score
 from evaluation.submission import collect, submit
 from runtime import InputError
 from ssi.annotation import read_annotation
@@ -85,108 +83,12 @@ def test_what_is_missing_or_too_much_is_named(tmp_path):
     assert not (tmp_path / "team.zip").exists()
 
 
-def test_pairing_by_position_and_compacted():
-    nan = np.nan
-    truth = np.array([0.1, nan, 0.3, 0.4, nan])
-    line = np.array([1.0, 2, 3, 4, 5])
-    assert [x.tolist() for x in pair(truth, line, "positional")] == [[0.1, 0.3, 0.4], [1, 3, 4]]
-    assert [x.tolist() for x in pair(truth, line, "compact")] == [[0.1, 0.3, 0.4], [1, 2, 3]]
-    assert pair(truth, line[:4], "positional")[1].tolist() == [1, 3, 4]  # line 5 has no label
-    for pairing, short in (("positional", 3), ("compact", 2)):
-        with pytest.raises(ValueError, match=f"{short} predictions"):
-            pair(truth, line[:short], pairing)
-
-
 def tree(tmp_path, rows, name="engagement"):
     for (session, role), lines in rows.items():
         folder = tmp_path / "truth" / session
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{role}.{name}.annotation.csv").write_text("".join(f"{x}\n" for x in lines))
     return tmp_path / "truth"
-
-
-def handed_in(tmp_path, folder, rows):
-    root = tmp_path / "zip"
-    for (session, role), lines in rows.items():
-        path = root / LAYOUT.member(folder, session, role)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{x}\n" for x in lines))
-    return Submission(root, LAYOUT)
-
-
-def naive_ccc(x, y):
-    mx, my = sum(x) / len(x), sum(y) / len(y)
-    vx = sum((a - mx) ** 2 for a in x) / len(x)
-    vy = sum((b - my) ** 2 for b in y) / len(y)
-    c = sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True)) / len(x)
-    return 2 * c / (vx + vy + (mx - my) ** 2)
-
-
-@pytest.mark.parametrize("pairing", ["positional", "compact"])
-def test_ccc_is_pooled_over_all_sessions_and_roles(tmp_path, pairing):
-    truth = {("002", "expert"): ["0.1", "nan", "0.3", "0.9"], ("006", "novice"): ["0.5", "", "0.2"]}
-    lines = {("002", "expert"): [0.2, 0.9, 0.4, 0.7], ("006", "novice"): [0.4, 0.1, 0.3]}
-    got = score(
-        handed_in(tmp_path, "noxi-base", lines), {"noxi-base": tree(tmp_path, truth)}, pairing
-    )
-    x = [0.1, 0.3, 0.9, 0.5, 0.2]
-    y = [0.2, 0.4, 0.7, 0.4, 0.3] if pairing == "positional" else [0.2, 0.9, 0.4, 0.4, 0.1]
-    assert got["scores"]["noxi-base"] == pytest.approx(naive_ccc(x, y), abs=1e-12)
-    assert got["frames"] == {"noxi-base": 5} and "combined" not in got
-    single = [naive_ccc(x[:3], y[:3]), naive_ccc(x[3:], y[3:])]
-    assert abs(np.mean(single) - got["scores"]["noxi-base"]) > 0.05  # not a mean of sessions
-
-
-def test_kappa_equals_scikit_learn(tmp_path):
-    classes = np.array(["goaloriented", "aimless", "adultseeking", "noplay"])
-    for _ in range(20):
-        a, b = classes[RNG.integers(0, 4, 50)], classes[RNG.integers(0, 4, 50)]
-        b[:20] = a[:20]
-        assert cohen_kappa(a, b) == pytest.approx(cohen_kappa_score(a, b), abs=1e-12)
-    assert cohen_kappa(classes, classes) == 1
-    assert cohen_kappa(classes[:1], classes[:1]) == 0
-    truth = {("07", "purple"): ["aimless", "", "noplay", "aimless"]}
-    lines = {("07", "purple"): ["aimless", "x", "aimless", "aimless"]}
-    got = score(
-        handed_in(tmp_path, "pinsoro-cc", lines),
-        {"pinsoro-cc": tree(tmp_path, truth, "task_engagement")},
-    )
-    expected = cohen_kappa_score(["aimless", "noplay", "aimless"], ["aimless"] * 3)
-    assert got["scores"]["pinsoro-cc"] == pytest.approx(expected)
-
-
-def test_the_combined_score_by_hand():
-    scores = {
-        "noxi-base": 0.6,
-        "noxi-additional": 0.5,
-        "noxi-j": 0.3,
-        "mpiigroupinteraction": 0.4,
-        "pinsoro-cc": 0.1,
-        "pinsoro-cr": 0.2,
-    }
-    assert combined(scores, LAYOUT) == pytest.approx((0.6 + 0.5 + 0.3 + 0.4) / 6 + 0.15 / 3)
-    three = {k: scores[k] for k in LAYOUTS[2024].folders}
-    assert combined(three, LAYOUTS[2024]) == pytest.approx(0.5)
-    with pytest.raises(InputError, match="needs noxi-j"):
-        combined(three, LAYOUTS[2025])
-
-
-def test_what_cannot_be_scored_is_named(tmp_path, capsys):
-    truth = tree(tmp_path, {("002", "expert"): ["0.1", "0.2", "0.3"]})
-    short = handed_in(tmp_path, "noxi-base", {("002", "expert"): [0.1, 0.2]})
-    with pytest.raises(InputError, match="2 predictions for 3 frames"):
-        score(short, {"noxi-base": truth})
-    words = handed_in(tmp_path, "noxi-base", {("002", "expert"): [0.1, "inf", 0.2]})
-    with pytest.raises(InputError, match="line 2: 'inf' is no number"):
-        score(words, {"noxi-base": truth})
-    with pytest.raises(
-        InputError, match=r"lacks noxi-base/002/expert\.engagement\.prediction\.csv"
-    ):
-        (tmp_path / "empty").mkdir()
-        score(Submission(tmp_path / "empty", LAYOUT), {"noxi-base": truth})
-    command = ["--submission", str(tmp_path / "zip"), "--truth", f"nonsense={truth}"]
-    assert official.main(command) == 1
-    assert "no folder of a 2026 submission" in capsys.readouterr().err
 
 
 def test_a_submission_scores_as_our_own_scorer_does(tmp_path, capsys):
@@ -205,38 +107,6 @@ def test_a_submission_scores_as_our_own_scorer_does(tmp_path, capsys):
     assert official.main(command) == 0
     got = json.loads(capsys.readouterr().out)
     assert got["scores"]["noxi-base"] == pytest.approx(ccc(*map(np.concatenate, pooled)), abs=1e-12)
-
-
-def test_disparity_by_hand():
-    truth = np.array([0.05, 0.05, 0.05, 0.95, 0.95, 1.0, 0.5])
-    prediction = np.array([0.2, 0.4, 0.6, 0.8, 0.5, 0.7, 0.9])
-    gender = np.array(["male", "male", "female", "male", "female", "female", ""], object)
-    language = np.array(["de", "fr", "fr", "de", "fr", "", "de"], object)
-    got = fairness.cdd(truth, prediction, gender, language)
-    # bin 0: men .3, women .6; bin 9: men .8, women .6; bin 5 has neither
-    assert got["gender"] == pytest.approx(((0.3 - 0.6) + (0.8 - 0.6)) / 2)
-    everybody = [0.4, 0.9, (0.8 + 0.5 + 0.7) / 3]  # bins 0, 5, 9
-    de = np.mean([0.2 - everybody[0], 0.9 - everybody[1], 0.8 - everybody[2]])
-    fr = np.mean([0.5 - everybody[0], 0.5 - everybody[2]])
-    assert got["language"] == pytest.approx({"de": de, "fr": fr})
-
-
-def test_fairness_reads_the_sheets_metadata(tmp_path, capsys):
-    n = 50
-    series = {("001", r): (np.arange(n) / 25, np.full(n, v)) for r, v in (("a", 0.7), ("b", 0.4))}
-    path = write_predictions(tmp_path / "p.h5", series)
-    for role in ("a", "b"):
-        write_labels(tmp_path, "noxi", "001", role, np.full(n, 0.5))
-    sheet = tmp_path / "s.tsv"
-    columns = "dataset\tsplit\tsession\trole\tvideo\tgender\tlanguage\n"
-    row = "noxi\ttest\t001\t{}\tx.mp4\t{}\tde\n"
-    sheet.write_text(columns + row.format("a", "male") + row.format("b", "female"))
-    command = ["--predictions", str(path), "--results", str(tmp_path), "--sheet", str(sheet)]
-    assert fairness.main(command) == 0
-    got = json.loads(capsys.readouterr().out)
-    assert got["cdd_gender"] == pytest.approx(0.3) and got["frames"] == 100
-    sheet.write_text(columns + row.replace("de", "").format("a", ""))
-    assert fairness.main(command) == 1
 
 
 @pytest.mark.parametrize("form", export.FORMATS)

@@ -15,7 +15,6 @@ from evaluation import score as score_module
 from evaluation.bootstrap import interval, pooled_kappa, resample_counts
 from evaluation.confusion import Confusion
 from evaluation.metrics import Moments, merge_all
-from evaluation.official import cohen_kappa
 from evaluation.predictions import Series, sample
 from runtime import InputError
 
@@ -69,7 +68,6 @@ def test_kappa_accuracy_and_matrix_equal_sklearn(seed):
     truth, values = draw(rng, 500, right=0.2 * seed)
     found = Confusion.of(truth, values, C)
     assert found.kappa == pytest.approx(cohen_kappa_score(truth, values), abs=1e-12)
-    assert found.kappa == pytest.approx(cohen_kappa(truth, values), abs=1e-12)
     assert found.accuracy == pytest.approx(accuracy_score(truth, values), abs=1e-12)
     assert (found.counts == confusion_matrix(truth, values, labels=range(C))).all()
     cut = sorted(rng.integers(0, 500, 2))
