@@ -16,6 +16,7 @@ STREAM_DEFAULTS = {
     "invalid_value": None,
     "doubled": "refuse",
     "max_length_difference": 2.5,
+    "shifted": "refuse",
     "dtype": "float32",
     "align": {"method": "linear", "max_gap_s": 0.2},
 }
@@ -23,6 +24,16 @@ SOUND = ("egemaps", "egemaps_lld", "wav2vec2")
 PICTURE = ("clip_face", "flow", "flow_magnitude")
 # Keys of our extractors that mean nothing where their name is given to a stream.
 OF_EXTRACTORS = ("mode", "weights", "layer", "chunk_s", "context_s", "precision", "grid", "bins")
+
+
+def label_settings(labels: dict, dataset: str) -> dict:
+    """Settings of a dataset's label files: the section `labels`, and over it `labels.datasets`.
+
+    So that words 30 times a second and values 25 times a second stand in one study.
+    """
+    own = labels.get("datasets", {}).get(dataset, {})
+    merged = {k: v for k, v in labels.items() if k != "datasets"} | own
+    return {k: v for k, v in merged.items() if v != []}
 
 
 def is_stream(settings: dict) -> bool:

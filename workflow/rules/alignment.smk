@@ -57,13 +57,13 @@ rule labels:
     conda:
         "../../envs/media.yaml"
     params:
-        fingerprint=study.fingerprint(
+        fingerprint=lambda w: study.fingerprint(
             "alignment.labels",
-            study.config["labels"]
+            recordings.label_settings(study.config["labels"], w.dataset)
             | {"length_tolerance_s": study.config["media"]["length_tolerance_s"]},
         ),
         options=lambda w: options(
-            study.config["labels"]
+            recordings.label_settings(study.config["labels"], w.dataset)
             | {
                 "length_tolerance_s": study.config["media"]["length_tolerance_s"],
                 "offset": study.participant(w).offset or None,
