@@ -63,6 +63,7 @@ class SessionCurves:
     curves: list[Curve]
     per_seed: list[float]
     classes: int = 0
+    words: tuple[str, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -79,6 +80,7 @@ def read_session(
     """Curves of a session's labelled participants; None when nobody has labels."""
     curves: list[Curve] = []
     statistics: list[list[Statistics]] = [[] for _ in files]
+    words: tuple[str, ...] = ()
     for role in sorted(spec.roles):
         path = label_path(results, spec.dataset, spec.session, role)
         if not path.exists():
@@ -87,14 +89,14 @@ def read_session(
         truth = np.where(labels.valid, labels.values, np.nan)
         rows = [sample(f.read(spec.session, role), labels.time)[0] for f in files]
         for k, row in enumerate(rows):
-            pair = truth[labels.valid], row[labels.valid]
             place = f"{spec.session}/{role}"
-            statistics[k].append(agreement(files[k], place, path, *pair))
+            statistics[k].append(agreement(files[k], place, path, labels, row[labels.valid]))
+        words = labels.words
         curves.append(Curve(role, labels.time, truth, np.stack(rows)))
     per_seed = [merge_all(s) for s in statistics]
     if not curves or per_seed[0].n == 0:
         return None
-    return SessionCurves(spec, curves, [s.score for s in per_seed], files[0].classes)
+    return SessionCurves(spec, curves, [s.score for s in per_seed], files[0].classes, words)
 
 
 def select(sessions: list[SessionCurves]) -> list[tuple[str, SessionCurves]]:
@@ -143,6 +145,9 @@ def draw_predictions(chosen: list[tuple[str, SessionCurves]], title: str, out: P
             panel.set_title(plain(curve.role), fontsize=8, loc="right")
             panel.set_xlabel("time (min)" if minutes else "time (s)", fontsize=7)
             panel.tick_params(labelsize=7)
+            if session.classes:
+                names = [plain(word) for word in session.words] or None
+                panel.set_yticks(range(session.classes), names)
         where = f"{name}: {session.spec.session} ({session.spec.split}), {session.metric} {session.score:.2f}"
         row[0].set_title(plain(where), fontsize=8, loc="left")
         row[0].set_ylabel("class" if session.classes else "engagement", fontsize=7)

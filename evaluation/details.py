@@ -5,9 +5,10 @@ import math
 import numpy as np
 
 from evaluation.confusion import Confusion
-from evaluation.metrics import Moments, Statistics
+from evaluation.metrics import Moments, Statistics, merge_all
 from evaluation.scorefile import Scores
 from evaluation.summary import mean_and_std
+from runtime import InputError
 
 # Numbers of sessions.csv, and of metrics.csv; session_* is the mean of the sessions' own scores.
 SESSION_NUMBERS = {Moments: ("ccc", "pearson", "mae"), Confusion: ("kappa", "accuracy")}
@@ -65,6 +66,35 @@ def metric_lines(scores: Scores, runs: list[str], columns: list[str]) -> list[li
                 line += [_decimal(mean), "" if std is None else _decimal(std)]
             lines.append(line)
     return lines
+
+
+def confusion_tables(scores: Scores, runs: list[str], columns: list[str]) -> list[tuple[str, list]]:
+    """(title, lines) of every run and set of classes: of the frames of each true class, the share
+    predicted as each, all seeds together. A line: class, frames of one seed, shares.
+
+    Raises InputError where seeds have other classes.
+    """
+    tables = []
+    for run in runs:
+        for column in columns:
+            by_seed = scores.get(run, {}).get(column, {})
+            found = [s for s in by_seed.values() if isinstance(s.pooled(), Confusion)]
+            total = merge_all(s.pooled() for s in found if s.pooled().n)
+            if not isinstance(total, Confusion):
+                continue
+            if len({s.classes for s in found}) > 1:
+                raise InputError(
+                    f"the seeds of run {run} were scored on {column} with other classes",
+                    "score all seeds again with the same labels",
+                )
+            names = found[0].classes or tuple(f"class {i}" for i in range(len(total.counts)))
+            lines: list[list] = [["true class", "frames", *names]]
+            for name, row in zip(names, total.counts, strict=True):
+                n = int(row.sum())
+                shares = [f"{count / n:.2f}" if n else "" for count in row]
+                lines.append([name, n // len(found), *shares])
+            tables.append((f"{run} on {column}", lines))
+    return tables
 
 
 def _each(scores: Scores, runs: list[str], columns: list[str]):

@@ -26,13 +26,15 @@ MAX_BEYOND_S = 0.5  # default: labels may outlast the predictions by this much
 class Series:
     """A value over session time: time (n,) s, values (n,) float64, valid (n,) bool.
 
-    classes: how many there are where values are class indices, otherwise 0.
+    classes: how many there are where values are class indices, otherwise 0. words: of labels that
+    are classes, what each is called.
     """
 
     time: np.ndarray
     values: np.ndarray
     valid: np.ndarray
     classes: int = 0
+    words: tuple[str, ...] = ()
 
 
 class PredictionFile:
@@ -133,7 +135,9 @@ def read_labels(path: Path) -> Series:
             f"{path} has {features.values.shape[1]} columns, labels have one",
             f"delete it and run again, it will be remade: rm '{path}'",
         )
-    return Series(features.time, features.values[:, 0].astype(np.float64), features.valid)
+    words = tuple(str(word) for word in features.attributes.get("classes", ()))
+    values = features.values[:, 0].astype(np.float64)
+    return Series(features.time, values, features.valid, len(words), words)
 
 
 def sample(series: Series, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -156,16 +160,28 @@ def sample(series: Series, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def agreement(
-    predictions: PredictionFile, place: str, labels: Path, truth: np.ndarray, values: np.ndarray
+    predictions: PredictionFile, place: str, path: Path, labels: Series, values: np.ndarray
 ) -> Statistics:
-    """Moments, or of a run of classes the confusion matrix; raises InputError for no class."""
+    """Moments, or of a run of classes the confusion matrix, at the m valid labels.
+
+    path : of the labels; values (m,). Raises InputError for what is no class of the run, and where
+    labels are words and the run has not as many classes.
+    """
+    truth = labels.values[labels.valid]
+    if labels.words and len(labels.words) != predictions.classes:
+        has = f"{predictions.classes} classes" if predictions.classes else "values, no classes"
+        raise InputError(
+            f"{path}: {place} is rated by {len(labels.words)} words ({', '.join(labels.words)}), but "
+            f"run {predictions.run} predicts {has}",
+            f"set task: classification and classes: {len(labels.words)} for the run",
+        )
     if not predictions.classes:
         return Moments.of(truth, values)
-    for path, found in ((labels, truth), (predictions.path, values)):
+    for file, found in ((path, truth), (predictions.path, values)):
         wrong = not_class(found, predictions.classes)
         if wrong.any():
             raise InputError(
-                f"{path}: {place} holds {found[wrong][0]:g}, which is none of the "
+                f"{file}: {place} holds {found[wrong][0]:g}, which is none of the "
                 f"{predictions.classes} classes of run {predictions.run}",
                 f"classes are whole numbers from 0 to {predictions.classes - 1}: correct the labels, "
                 "or the run's number of classes",

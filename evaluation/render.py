@@ -160,6 +160,15 @@ def to_markdown(table: Table) -> str:
     return "\n".join([*lines, "", *notes, ""])
 
 
+def confusion_markdown(title: str, lines: list[list]) -> str:
+    """A confusion matrix below the table; lines: header, then name, frames and shares of a class."""
+    header, *body = [[escape_markdown(str(cell)) for cell in line] for line in lines]
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    rows = ["| " + " | ".join(line) + " |" for line in (header, rule, *body)]
+    what = "of the frames of a true class, the share predicted as each; all seeds together"
+    return "\n".join(["", f"**{escape_markdown(title)}**: {what}.", "", *rows, ""])
+
+
 LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",

@@ -71,8 +71,7 @@ def score_participant(
         return None
     labels, series, values, with_input = matched(predictions, path, session, role, max_beyond_s)
     at = labels.time[labels.valid]
-    truth = labels.values[labels.valid]
-    found = agreement(predictions, f"{session}/{role}", path, truth, values)
+    found = agreement(predictions, f"{session}/{role}", path, labels, values)
     record = {
         "session": session,
         "role": role,
@@ -82,7 +81,9 @@ def score_participant(
         "n_beyond": int(((at < series.time[0]) | (at > series.time[-1])).sum()),
         **numbers_of(found),
     }
-    return record if predictions.classes else record | {"moments": found.to_dict()}
+    if predictions.classes:
+        return record | {"classes": list(labels.words)}
+    return record | {"moments": found.to_dict()}
 
 
 def score_split(
@@ -105,7 +106,10 @@ def score_split(
     start = Confusion.empty(predictions.classes) if predictions.classes else Moments()
     pooled = merge_all([start, *(read_statistics(p) for p in participants)])
     labelled = {p["session"] for p in participants if p["n"]}
-    more = {} if predictions.classes else {k: number(getattr(pooled, k)) for k in BESIDE}
+    if predictions.classes:
+        more: dict[str, object] = {"classes": class_names(predictions, participants)}
+    else:
+        more = {k: number(getattr(pooled, k)) for k in BESIDE}
     return {
         **numbers_of(pooled),
         **more,
@@ -118,6 +122,25 @@ def score_split(
         "n_without_input": sum(p["n_without_input"] for p in participants),
         "participants": participants,
     }
+
+
+def class_names(predictions: PredictionFile, participants: list[dict]) -> list[str]:
+    """What the classes are called, the same for all; takes the names out of the participants.
+
+    Raises InputError where the labels of two participants have other words, or in another order.
+    """
+    found: dict[tuple[str, ...], str] = {}
+    for p in participants:
+        found.setdefault(tuple(p.pop("classes")), f"{p['session']}/{p['role']}")
+    if len(found) > 1:
+        (a, of_a), (b, of_b) = list(found.items())[:2]
+        raise InputError(
+            f"the labels of {predictions.dataset}/{of_a} have the classes {', '.join(a) or 'unnamed'}, "
+            f"those of {of_b} {', '.join(b) or 'unnamed'}",
+            "convert the labels of all sessions with the same labels.classes",
+        )
+    names = next(iter(found), ())
+    return list(names) or [f"class {i}" for i in range(predictions.classes)]
 
 
 def parse_excluded(texts: list[str]) -> dict[str, int]:

@@ -23,10 +23,11 @@ class Participant:
 
 @dataclass(frozen=True)
 class SetScores:
-    """Scores of one run and seed on one set (dataset/split)."""
+    """Scores of one run and seed on one set (dataset/split). classes: what they are called, if any."""
 
     participants: tuple[Participant, ...]
     n_excluded: int
+    classes: tuple[str, ...] = ()
 
     def sessions(self) -> dict[str, Statistics]:
         """Statistics per session, roles merged; sessions without a labelled frame left out."""
@@ -115,7 +116,12 @@ def _read(path: Path) -> tuple[str, int, dict[str, SetScores]]:
             )
             if len({(p.statistics.metric, _classes(p.statistics)) for p in participants}) > 1:
                 raise ValueError("participants are scored by different metrics or classes")
-            sets[f"{record['dataset']}/{split}"] = SetScores(participants, found["n_excluded"])
+            classes = tuple(map(str, found.get("classes", ())))
+            if classes and any(_classes(p.statistics) != len(classes) for p in participants):
+                raise ValueError("the names of classes are not as many as the classes")
+            sets[f"{record['dataset']}/{split}"] = SetScores(
+                participants, found["n_excluded"], classes
+            )
         return str(record["run"]), int(record["seed"]), sets
     except KeyError as e:
         raise InputError(f"{path} lacks {e}", cure) from e

@@ -19,7 +19,7 @@ import yaml
 
 from evaluation.bootstrap import RESAMPLES, SEED
 from evaluation.confusion import Confusion
-from evaluation.details import metric_lines, session_lines
+from evaluation.details import confusion_tables, metric_lines, session_lines
 from evaluation.layouts import challenge_columns
 from evaluation.metrics import Moments
 from evaluation.render import (
@@ -27,6 +27,7 @@ from evaluation.render import (
     REPORTED,
     Row,
     Table,
+    confusion_markdown,
     csv_text,
     metric_text,
     size_text,
@@ -224,7 +225,9 @@ def make_tables(
     published = read_reported(reported) if reported else None
     summary = summarise(scores, runs, columns, resamples, bootstrap_seed)
     table = build_table(summary, scores, chosen, published, notes or [], resamples)
-    write_text(out_dir / "ccc.md", to_markdown(table))
+    confusions = confusion_tables(scores, runs, columns)
+    text = to_markdown(table) + "".join(confusion_markdown(*found) for found in confusions)
+    write_text(out_dir / "ccc.md", text)
     write_text(out_dir / "ccc.tex", to_latex(table))
     write_text(out_dir / "sessions.csv", csv_text(session_lines(scores, runs, columns)))
     write_text(out_dir / "metrics.csv", csv_text(metric_lines(scores, runs, columns)))

@@ -9,7 +9,7 @@ from evaluation.metrics import Moments
 from store.features import FeatureAttributes, write_features
 
 
-def write_labels(results, dataset, session, role, values, start=0.0, rate=25.0):
+def write_labels(results, dataset, session, role, values, start=0.0, rate=25.0, classes=()):
     """A labels file; NaN in values is a missing label. Returns (path, time)."""
     path = results / "labels" / dataset / session / f"{role}.h5"
     values = np.asarray(values, np.float64)
@@ -17,6 +17,7 @@ def write_labels(results, dataset, session, role, values, start=0.0, rate=25.0):
     attributes = FeatureAttributes(
         "engagement", rate, 1 / rate, 1 / rate, ["engagement"], "alignment.labels"
     )
+    attributes.extra = {"classes": list(classes)} if classes else {}
     write_features(path, values[:, None], time, np.isfinite(values), attributes)
     return path, time
 

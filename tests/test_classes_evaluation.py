@@ -18,6 +18,7 @@ from evaluation.metrics import Moments, merge_all
 from evaluation.predictions import Series, sample
 from runtime import InputError
 
+save = curves.save
 C = 4
 SESSIONS = ("001", "002", "003")
 ROLES = ("purple", "yellow")
@@ -29,7 +30,12 @@ def draw(rng, n, right=0.6):
     return truth, np.where(rng.random(n) < right, truth, rng.integers(0, C, n))
 
 
-def write_run(folder, run="classes", seeds=(1, 2), right=0.6, dataset="pinsoro-cc", split="val"):
+WORDS = ("noplay", "aim_less", "a|b <i>", "goaloriented")
+
+
+def write_run(
+    folder, run="classes", seeds=(1, 2), right=0.6, dataset="pinsoro-cc", split="val", words=()
+):
     """Labels, predictions and scores of a run of classes; {seed: {session: [pairs]}}, scores."""
     found, paths = {}, []
     for seed in seeds:
@@ -42,7 +48,7 @@ def write_run(folder, run="classes", seeds=(1, 2), right=0.6, dataset="pinsoro-c
                 values = np.where(noise.random(n) < right, truth, noise.integers(0, C, n))
                 missing = np.arange(n) % 7 == 3
                 labels = np.where(missing, np.nan, truth)
-                _, time = write_labels(folder, dataset, session, role, labels)
+                _, time = write_labels(folder, dataset, session, role, labels, classes=words)
                 people[session, role] = (time, values)
                 pair = truth[~missing], values[~missing]
                 found[seed].setdefault(session, []).append(pair)
@@ -189,6 +195,73 @@ def test_table_of_classes(tmp_path):
     assert float(sessions[-1]["kappa"]) == pytest.approx(one, abs=1e-6)
 
 
+def test_classes_go_by_their_names(tmp_path):
+    """In scores, and below the table: shares of each true class, as sklearn has them."""
+    found, paths = write_run(tmp_path, words=WORDS)
+    split = json.loads(paths[0].read_text())["splits"]["val"]
+    assert split["classes"] == list(WORDS) and "classes" not in split["participants"][0]
+    tables.make_tables(paths, tmp_path / "out")
+    text = (tmp_path / "out/ccc.md").read_text(encoding="utf-8")
+    title, below = text.split("**classes on pinsoro-cc/val**")
+    assert "class 0" not in text and "Cohen's kappa" in title
+    header, _, *rows = [x for x in below.splitlines() if x.startswith("|")]
+    names = r"| noplay | aim_less | a\|b \<i\> | goaloriented |"
+    assert header == "| true class | frames " + names and len(rows) == C
+    pairs = [list(joined(found[s])) for s in (1, 2)]
+    truth, values = (np.concatenate([p[i] for p in pairs]) for i in (0, 1))
+    shares = confusion_matrix(truth, values, labels=range(C), normalize="true")
+    for i, row in enumerate(rows):
+        _, n, *own = [cell.strip() for cell in row.strip("|").replace(r"\|", "").split("|")]
+        assert int(n) == (pairs[0][0] == i).sum()
+        assert [float(x) for x in own] == pytest.approx(shares[i], abs=0.00501)
+
+
+def test_a_class_that_never_occurs_has_no_share(tmp_path):
+    """One class in truth and prediction of four: kappa 0, no division by nothing."""
+    n = np.zeros(20)
+    _, time = write_labels(tmp_path, "pinsoro-cc", "001", "purple", n, classes=WORDS)
+    path = write_predictions(
+        tmp_path / "p.h5", {("001", "purple"): (time, n)}, dataset="pinsoro-cc"
+    )
+    with h5py.File(path, "r+") as f:
+        f.attrs["classes"] = C
+    out = tmp_path / "s.json"
+    score_module.score(path, tmp_path, ["pinsoro-cc/001:purple@val"], None, [], out)
+    assert json.loads(out.read_text())["splits"]["val"]["kappa"] == 0
+    tables.make_tables([out], tmp_path / "out")
+    text = (tmp_path / "out/ccc.md").read_text(encoding="utf-8")
+    assert "| noplay | 20 | 1.00 | 0.00 | 0.00 | 0.00 |" in text
+    assert "| goaloriented | 0 |  |  |  |  |" in text
+
+
+def test_names_that_do_not_fit_are_refused(tmp_path):
+    _, paths = write_run(tmp_path, seeds=(1,), words=WORDS)
+    predictions = tmp_path / "classes-1-pinsoro-cc.h5"
+    specs = [f"pinsoro-cc/{s}:purple,yellow@val" for s in SESSIONS]
+
+    def refused():
+        with pytest.raises(InputError) as e:
+            score_module.score(predictions, tmp_path, specs, None, [], tmp_path / "x.json")
+        return e.value.problem
+
+    path, _ = write_labels(
+        tmp_path, "pinsoro-cc", "002", "purple", np.zeros(90), classes=WORDS[::-1]
+    )
+    assert (
+        "pinsoro-cc/001/purple have the classes noplay" in refused() and "002/purple" in refused()
+    )
+    write_labels(tmp_path, "pinsoro-cc", "002", "purple", np.zeros(90), classes=WORDS[:3])
+    assert f"{path}: 002/purple is rated by 3 words" in refused()
+    with h5py.File(predictions, "r+") as f:
+        f.attrs["classes"] = 0
+    assert "run classes predicts values, no classes" in refused()
+    record = json.loads(paths[0].read_text())
+    record["splits"]["val"]["classes"] = list(WORDS[:2])
+    paths[0].write_text(json.dumps(record))
+    with pytest.raises(InputError, match="the names of classes are not as many"):
+        tables.make_tables(paths, tmp_path / "out")
+
+
 def write_values(folder, run="values", dataset="noxi", split="val", seeds=(1, 2)):
     """Scores of a run of values."""
     paths = []
@@ -269,8 +342,12 @@ def test_runs_of_classes_are_compared_by_kappa(tmp_path, capsys):
     assert 0 < found.low < found.difference < found.high
 
 
-def test_curves_of_classes(tmp_path):
-    found, _ = write_run(tmp_path)
+def test_curves_of_classes(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        curves, "save", lambda figure, out: drawn.append((figure, save(figure, out)))
+    )
+    found, _ = write_run(tmp_path, words=WORDS)
     files = [tmp_path / f"classes-{s}-pinsoro-cc.h5" for s in (1, 2)]
     specs = [f"pinsoro-cc/{s}:purple,yellow@val" for s in SESSIONS]
     chosen = curves.curves(files, tmp_path, specs, tmp_path / "c.png")
@@ -282,3 +359,7 @@ def test_curves_of_classes(tmp_path):
     assert chosen[0][1].metric == "Cohen's kappa"
     assert set(np.unique(chosen[0][1].curves[0].seeds)) <= set(range(C))
     assert (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"
+    left = [p for p in drawn[0][0].axes if p.get_subplotspec().is_first_col()]
+    assert len(left) == 3
+    for panel in left:
+        assert [label.get_text() for label in panel.get_yticklabels()] == list(WORDS)
