@@ -8,8 +8,8 @@ from runtime import InputError, get_logger
 
 log = get_logger("batch")
 
-# What a CPU allocator says; CUDA has a type of its own.
-NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+# What CPU allocators and the libraries of CUDA say; CUDA itself has a type of its own.
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -1,5 +1,6 @@
 """One job per GPU: fake devices (the variable GPUS), real processes, locks and kill -9."""
 
+import errno
 import json
 import logging
 import os
@@ -20,7 +21,7 @@ from runtime import InputError, lease
 from runtime.device import gpus_visible
 
 ROOT = Path(__file__).resolve().parent.parent
-CLEAN = ("CUDA_VISIBLE_DEVICES", "GPUS", lease.HELD, *lease.SCHEDULERS)
+CLEAN = ("CUDA_VISIBLE_DEVICES", "GPUS", lease.HELD, lease.RANK, *lease.SCHEDULERS)
 HOLDER = """
 import os, sys, time
 from runtime.lease import lease_gpu
@@ -106,7 +107,8 @@ def test_a_gpu_is_free_again_after_its_holder_ends(start):
         {"GPUS": "2", "CUDA_VISIBLE_DEVICES": "-1"},
         {"GPUS": "2", "SLURM_JOB_ID": "7", "CUDA_VISIBLE_DEVICES": "0"},
         {"GPUS": "2", "SLURM_JOB_GPUS": "1"},
-        {"GPUS": "2", "LOCAL_RANK": "1"},
+        {"GPUS": "2", "SLURM_JOB_ID": "7"},
+        {"GPUS": "2", "LOCAL_RANK": "1", "SLURM_JOB_ID": "7", "CUDA_VISIBLE_DEVICES": "0,1"},
         {"GPUS": "2", "GPU_LEASE": "1", "CUDA_VISIBLE_DEVICES": "1"},
     ],
     ids=lambda e: " ".join(f"{k}={v}" for k, v in e.items()),
@@ -124,6 +126,41 @@ def test_a_users_own_choice_of_gpus_is_shared_out(start):
     holders = [start(CUDA_VISIBLE_DEVICES="3,GPU-1a/../x") for _ in range(2)]
     assert {answer(p)[0] for p in holders} == {"3", "GPU-1a/../x"}
     assert waits(start(CUDA_VISIBLE_DEVICES="3,GPU-1a/../x"))
+
+
+def test_devices_that_one_job_of_a_scheduler_has_are_shared_out_within_it(start):
+    """Snakemake inside a job with two GPUs; a job beside it has two of its own of the same names."""
+    inside = {"SLURM_JOB_ID": "7", "CUDA_VISIBLE_DEVICES": "0,1"}
+    holders = [start(**inside) for _ in range(2)]
+    assert {answer(p)[0] for p in holders} == {"0", "1"}
+    assert waits(start(**inside))
+    assert answer(start(**inside | {"SLURM_JOB_ID": "8"})) == ["0", "0", "False"]
+
+
+@pytest.mark.parametrize(
+    "stated, expected",
+    [("0,0", ["0"]), ("2, 1", ["2", "1"]), ("0,-1,1", ["0"]), ("MIG-a/1/0,MIG-b", ["MIG-a/1/0", "MIG-b"])],
+)  # fmt: skip
+def test_devices_are_read_as_cuda_reads_them(monkeypatch, stated, expected):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", stated)
+    assert lease.visible() == expected
+
+
+def test_a_folder_that_takes_no_locks_is_an_error_and_not_a_wait(tmp_path, monkeypatch):
+    for name in CLEAN:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GPUS", "1")
+    monkeypatch.setenv("GPU_LEASE_DIR", "/proc/none")
+    with pytest.raises(InputError, match="no GPU can be leased in /proc/none"):
+        lease.lease_gpu()
+
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setenv("GPU_LEASE_DIR", str(tmp_path / "nfs"))
+    monkeypatch.setattr("fcntl.lockf", no_locks)
+    with pytest.raises(InputError, match="No locks available"):
+        lease.lease_gpu()
 
 
 def test_the_lease_comes_before_torch_looks_for_devices(tmp_path):
@@ -254,6 +291,8 @@ class FakeEncoder:
         if len(chunks) > self.most:
             raise RuntimeError(
                 "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"
+                if len(self.calls) == 1
+                else "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
             )
         return np.stack([c.reshape(-1, 4)[:, :2] for c in chunks])
 
