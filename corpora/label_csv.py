@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime import InputError
+from store.plain import read_plain
 
 MISSING = re.compile(r"[+-]?(nan(\((ind|snan)\))?|1\.#(qnan|ind)0*)?", re.IGNORECASE)
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -25,7 +26,7 @@ def read_lines(path: str | Path) -> list[str]:
             f"{path} does not exist or is not a file",
             "correct the column `labels` of the sessions sheet, or leave it empty (no labels)",
         )
-    raw = path.read_bytes()
+    raw = read_plain(path)
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in raw[:64]:
         raise InputError(f"{path} is not a UTF-8 text file", "save it as CSV in UTF-8")
     try:

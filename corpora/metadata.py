@@ -7,6 +7,7 @@ Each file has lines ``start;end;value;conf``; the value of the first line counts
 from pathlib import Path
 
 from runtime import get_logger
+from store.plain import read_plain
 
 log = get_logger("init")
 
@@ -15,7 +16,7 @@ def annotation_value(path: Path) -> str:
     """Third field of the first line; "" when the file is absent or has another form."""
     if not path.is_file():
         return ""
-    raw = path.read_bytes()
+    raw = read_plain(path)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime import InputError
+from store.plain import read_plain
 from store.session_spec import NAME
 
 REQUIRED = ("dataset", "split", "session", "role")
@@ -153,9 +154,9 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
             "make one with `python -m corpora init noxi|mpiigi|folder ROOT > sessions.tsv`",
         )
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = (raw := read_plain(path)).decode("utf-8-sig")
     except UnicodeDecodeError as e:
-        line = path.read_bytes()[: e.start].count(b"\n") + 1
+        line = raw[: e.start].count(b"\n") + 1
         raise InputError(
             f"{path} line {line} is not UTF-8 text",
             "save the sheet as tab-separated text in UTF-8",

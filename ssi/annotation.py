@@ -20,8 +20,10 @@ from runtime import InputError
 from ssi.stream import body_path
 from ssi.xml import child, number, read_xml, required
 from store.atomic import atomic_path, write_text
+from store.plain import read_plain
 
 FTYPES = ("ASCII", "BINARY")
+MOST_BYTES = 1 << 30  # of a body; a sparse file claims any size
 CONTINUOUS = np.dtype([("score", "<f4"), ("conf", "<f4")])
 DISCRETE = np.dtype([("from_s", "<f8"), ("to_s", "<f8"), ("id", "<i4"), ("conf", "<f4")])
 
@@ -97,7 +99,7 @@ def read_annotation(path: str | Path) -> Annotation:
     meta = {} if meta_element is None else dict(meta_element.attrib)
     name = scheme.get("name") or ""
     try:
-        raw = body_path(path).read_bytes()
+        raw = read_plain(body_path(path), MOST_BYTES)
     except OSError as e:
         raise InputError(
             f"{body_path(path)} does not exist: {path.name} is only the header",

@@ -18,6 +18,7 @@ import numpy as np
 from runtime import InputError
 from ssi.xml import child, number, read_xml, required
 from store.atomic import atomic_path, write_text
+from store.plain import check_plain
 
 # SSI type -> (kind of numpy, bytes that occur); LONG is 4 bytes where Windows wrote it.
 TYPES = {
@@ -49,6 +50,8 @@ SSI_TYPE = {
 }
 FTYPES = ("BINARY", "ASCII")
 MAX_DIM = 1 << 20
+MOST_ROWS = 1 << 28  # of a body: hours of sound; a sparse file claims any number and costs nothing
+MOST_ASCII_BYTES = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -177,10 +180,14 @@ def open_stream(path: str | Path) -> Stream:
             f"{body} does not exist: {path.name} is only the header",
             "put the body beside the header",
         ) from e
+    check_plain(body, 1 << 62)
     if header.ftype == "ASCII":
+        check_plain(body, MOST_ASCII_BYTES)
         return Stream(path, header, _read_ascii(body, header))
     row_bytes = header.dim * header.dtype.itemsize
     rows, surplus = divmod(size, row_bytes)
+    if rows > MOST_ROWS:
+        raise InputError(f"{body} has {rows} rows, more than any recording", "get the body again")
     if not rows:
         values = np.zeros((0, header.dim), header.dtype)
     else:

@@ -7,6 +7,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from runtime import InputError
+from store.plain import check_plain
 
 # Real headers have a few hundred bytes; a DISCRETE scheme with many items some kilobytes.
 MAX_HEADER_BYTES = 1 << 20
@@ -16,6 +17,7 @@ def read_xml(path: str | Path, root: str) -> Element:
     """Root element of an SSI header; InputError when it is missing, too large, unsafe or no XML."""
     path = Path(path)
     try:
+        check_plain(path, 1 << 62)
         if path.stat().st_size > MAX_HEADER_BYTES:
             raise InputError(
                 f"{path} has {path.stat().st_size} bytes, too many for an SSI header",

@@ -1,5 +1,6 @@
 """Open and create HDF5 files so that a full disk or a damaged file ends in a clear error."""
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ DAMAGE = (
     MemoryError,
 )
 SMALL_BYTES = 1 << 24
+MOST_CHUNK_BYTES = 1 << 26
+# Masks and index maps shrink as far as deflate can; what is larger than any of them does not.
+USUAL_RATIO, UNPACKED_BYTES = 50, 1 << 28
 
 
 class _GuardedFile:
@@ -159,14 +163,44 @@ def open_hdf5(path: str | os.PathLike) -> h5py.File:
 
 
 def _check_sizes(file: h5py.File, path: Path) -> None:
-    """InputError for a data set larger than any compression of the file's bytes."""
-    most = path.stat().st_size * MOST_RATIO + SMALL_BYTES
+    """InputError for data that are not in the file, or are more than what is stored of them.
+
+    A data set may say that its values lie in another file (external, virtual, by a link), that they
+    are 10^12 though none is stored (fill value), that they shrink a thousandfold, or that a chunk of
+    ten values is 4 GB: our writers do none of this.
+    """
+
+    def refuse(name: str, problem: str) -> None:
+        raise InputError(f"{path}: /{name} {problem}", remake(path))
 
     def look(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset) and item.size * item.dtype.itemsize > most:
-            raise InputError(
-                f"{path}: /{name} claims {item.shape} values of {item.dtype}, more than the file can hold",
-                remake(path),
-            )
+        if isinstance(item, h5py.Group):
+            look_at_links(name, item)
+            return
+        if item.is_virtual or item.external:
+            refuse(name, "keeps its values in another file")
+        width = item.dtype.itemsize
+        stored = item.id.get_storage_size()
+        if item.compression:
+            stored = min(stored * MOST_RATIO, max(stored * USUAL_RATIO, UNPACKED_BYTES))
+        if (item.size or 0) * width > stored + SMALL_BYTES:
+            refuse(name, f"claims {item.shape} values of {item.dtype}, more than the file holds")
+        if item.chunks and math.prod(item.chunks) * width > MOST_CHUNK_BYTES:
+            refuse(name, f"has chunks of {item.chunks} values of {item.dtype}")
 
+    def look_at_links(name: str, group: h5py.Group) -> None:
+        for key in group:
+            link = group.get(key, getlink=True)
+            # The index of a session (results/aligned/DATASET/SESSION.h5) names files of results/.
+            if (
+                isinstance(link, h5py.ExternalLink)
+                and link.path == "/"
+                and not os.path.isabs(link.filename)
+                and os.path.normpath(link.filename).split("/").count("..") <= 2
+            ):
+                continue
+            if not isinstance(link, h5py.HardLink):
+                refuse(f"{name}/{key}".strip("/"), "is a link to another place")
+
+    look_at_links("", file)
     file.visititems(look)

@@ -13,6 +13,7 @@ import yaml
 
 from runtime import InputError
 from runtime.job import run_job
+from store.plain import read_plain
 from workflow.recordings import complete, is_stream
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,12 +47,8 @@ class _Loader(yaml.SafeLoader):
 
 def load_yaml(path: Path) -> dict:
     """Read a YAML mapping; InputError names file, line and column of a syntax error."""
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path} is not a file", "name a config file")
-    if path.exists() and path.stat().st_size > MOST_BYTES:
-        raise InputError(f"{path} is too large for a config", f"keep it under {MOST_BYTES} bytes")
     try:
-        content = _Loader(path.read_text(encoding="utf-8")).get_single_data()
+        content = _Loader(read_plain(path, MOST_BYTES).decode("utf-8")).get_single_data()
     except UnicodeDecodeError as e:
         raise InputError(f"{path} is not UTF-8 (byte {e.start})", "save it as UTF-8") from e
     except yaml.MarkedYAMLError as e:
