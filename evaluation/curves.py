@@ -137,8 +137,11 @@ def draw_predictions(chosen: list[tuple[str, SessionCurves]], title: str, out: P
             elif len(curve.seeds) > 1:
                 ends = curve.seeds.min(axis=0), curve.seeds.max(axis=0)
                 panel.fill_between(time, *ends, color=PREDICTION, alpha=0.25, linewidth=0)
-            panel.plot(time, curve.truth, color=TRUTH, linewidth=1, label="label")
-            if not session.classes:
+            style = {"color": TRUTH, "linewidth": 1, "label": "label"}
+            if session.classes:
+                panel.step(time, curve.truth, where="mid", **style)
+            else:
+                panel.plot(time, curve.truth, **style)
                 mean = curve.seeds.mean(axis=0)
                 panel.plot(time, mean, color=PREDICTION, linewidth=1, label="prediction")
             panel.set_ylim(low - 0.02, high + 0.02)
@@ -197,8 +200,8 @@ def curves(
         )
     chosen = select(labelled)
     seeds = f"{len(files)} seed{'s' if len(files) > 1 else ''}"
-    band = ", band: lowest to highest" if len(files) > 1 else ""
-    run, dataset, _ = keys[0]
+    run, dataset, classes = keys[0]
+    band = ", band: lowest to highest" if len(files) > 1 and not classes else ""
     title = f"{run} on {dataset}: {len(labelled)} labelled sessions, {seeds}{band}"
     draw_predictions(chosen, title, out)
     for name, s in chosen:

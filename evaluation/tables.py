@@ -81,11 +81,14 @@ def read_reported(path: Path) -> dict:
     """Read published rows (evaluation/reported.yaml); raises InputError on anything unexpected."""
     try:
         record = yaml.safe_load(path.read_text(encoding="utf-8"))
-        combined_of = list(record["combined_of"])
+        means = {name: list(of) for name, of in record["means"].items()}
         for row in record["rows"]:
             if not row["run"] or not row["source"]:
                 raise KeyError("run or source")
-            for column, value in row["values"].items():
+            combined = row.get("combined", {})
+            if unknown := [name for name in combined if name not in means]:
+                raise KeyError(f"{unknown[0]} among `means`")
+            for column, value in (*row["values"].items(), *combined.items()):
                 if not isinstance(value, str) or not -1 <= float(value) <= 1:
                     raise ValueError(f"{row['run']}: {column} must be a quoted CCC, is {value!r}")
     except FileNotFoundError as e:
@@ -93,9 +96,9 @@ def read_reported(path: Path) -> dict:
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as e:
         raise InputError(
             f"{path} is not a list of published rows ({' '.join(str(e).split())[:120]})",
-            "keep the form of evaluation/reported.yaml: run, source, values (numbers in quotes)",
+            "keep the form of evaluation/reported.yaml: means; run, source, values (numbers in quotes)",
         ) from e
-    return {"combined_of": combined_of, "rows": record["rows"]}
+    return {"means": means, "rows": record["rows"]}
 
 
 def reported_rows(reported: dict, summary: Summary) -> list[Row]:
@@ -104,8 +107,10 @@ def reported_rows(reported: dict, summary: Summary) -> list[Row]:
     values_of = {c for c in summary.columns if summary.metrics.get(c) in (None, Moments.metric)}
     for record in reported["rows"]:
         published = {c: v for c, v in record["values"].items() if c in values_of}
-        if published and set(summary.averaged.get("Combined", [])) == set(reported["combined_of"]):
-            published |= {k: v for k, v in record["values"].items() if k == "Combined"}
+        for name, value in record.get("combined", {}).items():
+            same = set(summary.averaged.get("Combined", [])) == set(reported["means"][name])
+            if published and same:
+                published["Combined"] = value
         if published:
             rows.append(Row(record["run"], REPORTED, published=published, notes=[record["source"]]))
     return rows
