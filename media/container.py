@@ -6,6 +6,7 @@ presentation time stamps.
 """
 
 import os
+import struct
 from pathlib import Path
 
 import av
@@ -19,6 +20,9 @@ FORMATS = (
 # 8K has 33 million. A larger claim is refused before a picture is allocated: by the decoder, which
 # may learn the size from the stream alone, and by media.video where the container states it.
 MOST_PIXELS = 1 << 26
+# What a QuickTime or MP4 file may begin with, and how much of a box is searched.
+MOVIE_STARTS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"udta", b"cmov", b"junk", b"styp", b"moof", b"uuid", b"sidx", b"meta", b"pict", b"prof", b"data")  # fmt: skip
+MOST_HEADER_BYTES = 1 << 26
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".wmv")
 AUDIO_SUFFIXES = (".wav", ".m4a", ".mp3", ".flac", ".ogg", ".aac")
 
@@ -35,6 +39,11 @@ def open_media(path: str | os.PathLike) -> "av.container.InputContainer":
             f"{path} is empty (0 bytes)",
             "copy the recording again, or exclude the participant in the sheet",
         )
+    if _packed_header(path):
+        raise InputError(
+            f"{path} has a compressed header (QuickTime cmov), which can unpack into gigabytes",
+            "if you trust it, convert it (ffmpeg -i IN -c copy OUT.mp4)",
+        )
     try:
         return av.open(
             "file:" + os.path.abspath(path),
@@ -50,6 +59,31 @@ def open_media(path: str | os.PathLike) -> "av.container.InputContainer":
             f"{path} cannot be opened as a recording ({' '.join(str(e).split())[:100]})",
             "check that it plays; convert it (ffmpeg -i IN OUT.mp4), or exclude the participant in the sheet",
         ) from e
+
+
+def _packed_header(path: Path) -> bool:
+    """Whether a movie's header is zlib-compressed: FFmpeg takes as much memory as it claims to need.
+
+    Every box on the top level but `mdat` is searched; whatever is no movie ends the search at once.
+    """
+    with open(path, "rb") as f:
+        at, end = 0, path.stat().st_size
+        while at + 8 <= end:
+            f.seek(at)
+            size, kind = struct.unpack(">I4s", f.read(8))
+            if at == 0 and kind not in MOVIE_STARTS:
+                return False
+            if size == 1:
+                size = int.from_bytes(f.read(8), "big")
+            size = end - at if size == 0 else size
+            if size < 8:
+                return False
+            if kind != b"mdat":
+                f.seek(at)
+                if b"cmvd" in f.read(min(size, MOST_HEADER_BYTES)):
+                    return True
+            at += size
+    return False
 
 
 def start_time(container: "av.container.InputContainer") -> float:
