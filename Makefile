@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORES ?= all
 CORPUS ?= ../shared/corpora/realclips
 
-.PHONY: demo test test-slurm test-triton realclips evidence plan lint fuzz soak
+.PHONY: demo test test-kills test-slurm test-triton realclips evidence plan lint fuzz soak
 
 $(BIN)/.ready: pyproject.toml envs/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || { echo "Python 3.11 or 3.12 is needed: make PYTHON=python3.11 ..." >&2; exit 1; }
@@ -59,9 +59,12 @@ fuzz: $(BIN)/.ready
 
 # kill -9 at random moments, then byte-equal to an undisturbed run (docs/robustness.md).
 KILLS ?= 50
-soak: $(BIN)/.ready
-	$(BIN)/python -m pytest -m soak tests/test_soak.py
+soak: test-kills
 	$(BIN)/python -m tests.soak --kills $(KILLS) --seed $(SEED)
+
+# The same in small: three kills at random moments and one each in three stages of a study of sound.
+test-kills: $(BIN)/.ready
+	$(BIN)/python -m pytest -m soak tests/test_soak.py
 
 CONFIG ?= config.yaml
 plan: $(BIN)/.ready

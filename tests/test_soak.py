@@ -36,15 +36,6 @@ SOUND = {
 PEOPLE = {("noxi", "001", "expert"), ("noxi", "002", "expert"), ("noxi", "002", "novice")}
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(900)
-def test_three_kills_change_no_byte(tmp_path):
-    said = []
-    hit = soak(3, seed=int(os.environ.get("SOAK_SEED", "7")), house=tmp_path, show=said.append)
-    assert "3 kills" in said[-1] and "byte-equal" in said[-1]
-    assert sum(hit.values()) >= 1, said
-
-
 def test_what_is_compared_is_everything_but_the_runs_themselves(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
     for root, seconds in ((a, 1), (b, 2)):
@@ -68,6 +59,16 @@ def built(tmp_path_factory):
     done = run(house)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return house, digests(house / "results")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_three_kills_change_no_byte(built, tmp_path):
+    said = []
+    seed = int(os.environ.get("SOAK_SEED", "7"))
+    hit = soak(3, seed, tmp_path, said.append, people=PEOPLE, config=SOUND, expected=built[1])
+    assert "3 kills" in said[-1] and "byte-equal" in said[-1]
+    assert sum(hit.values()) >= 1, said
 
 
 def damage(path):

@@ -25,7 +25,16 @@ import psutil
 
 from runtime import InputError
 from runtime.job import run_job
-from tests.soak.study import command, differences, digests, environment, make_house, run
+from tests.soak.study import (
+    CONFIG,
+    PEOPLE,
+    command,
+    differences,
+    digests,
+    environment,
+    make_house,
+    run,
+)
 
 WAYS = ("all", "all", "snakemake", "job", "job")
 LONGEST_S = 6.0  # a call is disturbed after at most this long with jobs running
@@ -115,23 +124,42 @@ RULES = (
 )  # fmt: skip
 
 
-def soak(kills: int, seed: int, house: Path, show=print, minutes: float = float("inf")) -> Counter:
+def off(config: dict) -> set[str]:
+    """Rules that a study does not have: its features that are not enabled, and faces without any."""
+    features = {n for n, s in config["features"].items() if not s["enabled"]}
+    return features | ({"faces", "weights"} if "clip_face" in features else set())
+
+
+def soak(
+    kills: int,
+    seed: int,
+    house: Path,
+    show=print,
+    minutes: float = float("inf"),
+    people: set = PEOPLE,
+    config: dict = CONFIG,
+    expected: dict[str, str] | None = None,
+) -> Counter:
     """Run the study undisturbed and with kills below `house`; returns stage -> kills that hit it.
 
-    It stops killing after `minutes`, whatever is left, and ends as always.
+    It stops killing after `minutes`, whatever is left, and ends as always. people, config: the
+    study (tests/soak/study.py); expected: digests of an undisturbed run of it that was made before.
 
     Raises InputError when the outcomes differ, something is left over, or a call does not recover.
     """
     rng = random.Random(seed)
     start = time.monotonic()
-    calm, wild = make_house(house / "calm"), make_house(house / "wild")
-    done = run(calm)
-    if done.returncode:
-        raise InputError(
-            f"the undisturbed run fails: {done.stdout[-1500:]}{done.stderr[-1500:]}", "see above"
-        )
-    expected = digests(calm / "results")
-    show(f"undisturbed: {len(expected)} files, {time.monotonic() - start:.0f} s")
+    wild = make_house(house / "wild", people, config)
+    if expected is None:
+        calm = make_house(house / "calm", people, config)
+        done = run(calm)
+        if done.returncode:
+            raise InputError(
+                f"the undisturbed run fails: {done.stdout[-1500:]}{done.stderr[-1500:]}",
+                "see above",
+            )
+        expected = digests(calm / "results")
+        show(f"undisturbed: {len(expected)} files, {time.monotonic() - start:.0f} s")
     hit: Counter = Counter()
     again: list[str] = []
     spent = 0
@@ -140,7 +168,8 @@ def soak(kills: int, seed: int, house: Path, show=print, minutes: float = float(
         what = kill_at_random(wild, rng, hit, *again)
         again = []
         if what == "finished":
-            again = ["--forcerun", rng.choice(RULES)]
+            rules = [r for r in RULES if r not in off(config)]
+            again = ["--forcerun", rng.choice(rules)]
             show(f"all was finished after {spent} kills; made again: {again[1]}")
             continue
         spent += 1
