@@ -161,7 +161,10 @@ def build_table(
     if reported:
         published = reported_rows(reported, summary)
         rows += published
-        sources = "; ".join(f"{r.run}: {r.notes[0]}" for r in published)
+        of: dict[str, list[str]] = {}
+        for row in published:
+            of.setdefault(row.notes[0], []).append(row.run)
+        sources = "; ".join(f"{source} ({', '.join(runs)})" for source, runs in of.items())
         if sources:
             footnotes.append(f"(reported): published, not rerun here. Sources: {sources}.")
     return Table(summary.all_columns, subtitles, rows, footnotes)

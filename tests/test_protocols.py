@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 
@@ -431,6 +432,7 @@ def test_protocol_presets_on_the_official_sessions(corpora, preset):
                 "egemaps_mlp_mpiigi": 6,
             },
             "noxi_j": {},
+            "out_of_domain": {},
             "leave_language_out": dict.fromkeys(
                 ("da_mamba_new_language", "da_mamba_known_language", "egemaps_mlp_new_language"), 3
             ),
@@ -448,11 +450,22 @@ def test_protocol_presets_on_the_official_sessions(corpora, preset):
         held = s.declared.held_out(s.runs["da_mamba_new_site.fold-Augsburg"])
         assert sessions(held) == [n for n in sessions(s.sessions(["noxi/labelled"])) if n >= "066"]
     if preset.stem == "train_val":
-        assert len(s.submission()["files"]) == 3
+        handed_in = s.runs[s.config["submission"]["run"]]
+        assert set(s.datasets(handed_in)) == {"noxi", "noxi-add", "noxi-j", "mpiigi"}
+
+
+def test_the_challenges_order_of_test_sets_needs_their_labels(corpora):
+    preset = ROOT / "presets/protocols/out_of_domain.yaml"
+    over = {"tables": {"out_of_domain": {"challenge": "test"}}}
+    s = Study(config(corpora[0], preset, **over))
+    assert "none of noxi/test" in s.refused["out_of_domain"].problem
 
 
 def test_the_job_graph_of_folds_from_another_run(corpora, tmp_path):
-    """Snakemake's own dry run: every fold is trained and predicts, the table's rows are scored."""
+    """Snakemake's own dry run: every fold is trained and predicts, the table's rows are scored.
+
+    Neither the files nor the sessions of a fold's normalisation and training hold the one left out.
+    """
     runs = {
         "noxi": {"base": "egemaps_mlp", "evaluate": ["mpiigi/test"]},
         "x": {"base": "egemaps_mlp", "folds": FOLDS, "initial": "noxi"} | MPIIGI,
@@ -468,13 +481,27 @@ def test_the_job_graph_of_folds_from_another_run(corpora, tmp_path):
     )
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(over))
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--cores", "1", "--nocolor"]
+        [sys.executable, "-m", "snakemake", "-n", "-p", "--cores", "1", "--nocolor"]
         + ["-s", str(ROOT / "Snakefile"), "--configfile", "own.yaml", "--directory", str(tmp_path)]
         + ["results/tables/few/ccc.csv"],
         cwd=tmp_path, capture_output=True, text=True, timeout=200,
         env={k: v for k, v in os.environ.items() if k != "SNAKEMAKE_PROFILE"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    jobs = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2)
+    graph, _, counts = done.stdout.rpartition("Job stats:")
+    jobs = dict(line.split() for line in counts.splitlines() if len(line.split()) == 2)
     expected = {"train": 13, "statistics": 13, "predict": 12, "combine": 3, "score": 2, "table": 1}
     assert {rule: int(jobs.get(rule, 0)) for rule in expected} == expected
+    val, checked = {"008", "009", "010", "026", "027", "028"}, set()
+    for job in graph.split("\n\n"):
+        what = re.search(r"python -m model\.(statistics|train) .*runs/(x2?)\.fold-(\d+)/", job)
+        if what:
+            stage, run, out = what.groups()
+            wanted = {f"mpiigi/{s}" for s in val - {out}}
+            inputs = re.search(r"Input files updated by another job: (.*)", job)[1]
+            assert set(re.findall(r"(?:aligned|labels)/(\w+/\w+)/", inputs)) == wanted
+            assert set(re.findall(r" (\S+):subjectPos", what[0])) == wanted
+            started = "runs/noxi/seed-1/model.safetensors" in inputs
+            assert started == (run == "x" and stage == "train")
+            checked.add(what.groups())
+    assert len(checked) == 2 * 2 * 6
