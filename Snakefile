@@ -67,6 +67,14 @@ else:
     include: "workflow/rules/evaluation.smk"
     include: "workflow/rules/evidence.smk"
 
+    if workflow.is_main_process:
+        from workflow.targets import check_targets, named_targets
+
+        try:
+            check_targets(study, named_targets())
+        except InputError as e:
+            raise WorkflowError("\n".join(e.lines())) from None
+
 
 # `snakemake NAME` for every table on request: the table, its runs and its figures.
 for name in study.on_request:

@@ -1,5 +1,11 @@
-"""What a challenge submission of each year looks like: folders, file names, required sessions."""
+"""What a challenge submission of each year looks like: folders, file names, required sessions.
 
+The sessions are the challenge's own lists. The names are those of published submissions: 2023 and
+2024 as the teams' code writes them, 2025 and 2026 as the baseline of 2026 and three teams do. Compare
+them with the year's call before handing in.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from corpora.official import SPLITS
@@ -45,6 +51,15 @@ class Layout:
         """Path of one participant's file inside the zip."""
         return f"{folder}/{session}/{role}.{self.suffix}"
 
+    def check_names(self, without: Iterable[str]) -> None:
+        """InputError for the name of no folder of this year."""
+        for name in without:
+            if name not in self.folders:
+                raise InputError(
+                    f"without: {name} is no folder of a {self.year} submission",
+                    f"folders: {', '.join(self.folders)}",
+                )
+
     def label_names(self, folder: str) -> tuple[str, ...]:
         """What the true labels' files are called after the role."""
         return self.class_labels if folder in self.classes else (self.label,)
@@ -55,11 +70,13 @@ ADDITIONAL = Folder("noxi-add", SPLITS["noxi-add"]["test"], DYAD)
 JAPAN = Folder("noxi-j", SPLITS["noxi-j"]["test"], DYAD)
 GROUP = Folder("mpiigi", SPLITS["mpiigi"]["test"], SEATS, (("001", "subjectPos4"),))
 
+_2023 = {"noxi": BASE}
 _2024 = {"noxi-base": BASE, "noxi-additional": ADDITIONAL, "mpiigroupinteraction": GROUP}
 _2025 = {**_2024, "noxi-j": JAPAN}
 _2026 = {**_2025, "pinsoro-cc": Folder("pinsoro-cc"), "pinsoro-cr": Folder("pinsoro-cr")}
 
 LAYOUTS = {
+    2023: Layout(2023, "engagement.annotation.csv", _2023, {"noxi": 1.0}),
     2024: Layout(2024, "engagement.annotation.csv", _2024, dict.fromkeys(_2024, 1 / 3)),
     2025: Layout(2025, "engagement.prediction.csv", _2025, dict.fromkeys(_2025, 1 / 4)),
     # PInSoRo has a third of the weight; its two kinds of interaction share it.

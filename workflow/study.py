@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from corpora.sheet import Participant, read_sheet
-from evaluation.layouts import LAYOUTS, challenge_columns
+from evaluation.layouts import challenge_columns
 from model.configs.base import did_you_mean
 from runtime import InputError
 from workflow import recordings
@@ -274,7 +274,12 @@ class Study:
     def table_files(self, table: str) -> list[str]:
         """A table and the figures of its runs: what its target builds."""
         runs = self.table_runs(table)
-        files = [f"{self.results}/tables/{table}/ccc.{kind}" for kind in ("csv", "md", "tex")]
+        kinds = ("ccc", "challenge") if self.tables[table].get("challenge") else ("ccc",)
+        files = [
+            f"{self.results}/tables/{table}/{kind}.{suffix}"
+            for kind in kinds
+            for suffix in ("csv", "md", "tex")
+        ]
         figures = self.tables[table].get("figures", [])
         if "training" in figures:
             files += self.training_figures(runs)
@@ -299,39 +304,6 @@ class Study:
     def training_figures(self, runs: Iterable[Run]) -> list[str]:
         """Training curves of the runs that are trained."""
         return [f"{self.results}/curves/{name}/training.png" for name in self.trained(runs)]
-
-    def submission(self) -> dict:
-        """The section `submission`, checked: year, run, seed, clip; and its predictions files.
-
-        Raises InputError where there is none, or the run does not predict a test set of the year.
-        """
-        section = self.config.get("submission")
-        if not section:
-            raise InputError(
-                "config: `submission` is empty",
-                "name the run, for example submission: {year: 2026, run: da_mamba, seed: 1}",
-            )
-        run = self.runs.get(section["run"])
-        if run is None:
-            raise unknown_run("submission.run", section["run"], list(self.runs))
-        if section["seed"] not in run.seeds:
-            raise InputError(
-                f"config: submission.seed is {section['seed']}, no seed of {run.name}",
-                f"choose from: {', '.join(map(str, run.seeds))}",
-            )
-        datasets = {folder.dataset for folder in LAYOUTS[section["year"]].folders.values()}
-        predicted = []
-        for dataset in self.datasets(run):
-            sessions = self.sessions(self.evaluated(run, dataset))
-            if dataset in datasets and any(self.by_session[k][0].split == "test" for k in sessions):
-                predicted.append(dataset)
-        if not predicted:
-            raise InputError(
-                f"config: {run.name} evaluates no test set of a {section['year']} submission",
-                f"add to `evaluate`: {', '.join(f'{d}/test' for d in sorted(datasets))}",
-            )
-        home = f"{self.results}/predictions/{run.name}/seed-{section['seed']}"
-        return {"clip": False} | section | {"files": [f"{home}/{d}.h5" for d in predicted]}
 
     def columns(self, table: dict) -> list[str]:
         """Evaluated sets with labels of a table's runs, in the order of the config."""

@@ -1,4 +1,7 @@
 # Scores at the labels' own time stamps, tables over runs, curves.
+from workflow.submission import submission
+
+
 rule score:
     input:
         lambda w: study.label_files(study.evaluated(study.runs[w.run], w.dataset)),
@@ -47,6 +50,8 @@ rule table:
         sidecar="<results>/tables/{table}/ccc.json",
     log:
         "<logs>/table/{table}.log",
+    wildcard_constraints:
+        table=constraint(n for n, t in study.tables.items() if not t.get("challenge")),
     conda:
         "../../envs/media.yaml"
     params:
@@ -56,6 +61,32 @@ rule table:
         "table {wildcards.table}"
     shell:
         "python -m evaluation.tables --scores {input:q} {params.options} --log {log:q}"
+
+
+use rule table as challenge_table with:
+    # A table that has one in the challenge's order beside it.
+    output:
+        "<results>/tables/{table}/ccc.csv",
+        report(
+            "<results>/tables/{table}/ccc.md",
+            caption="../report/ccc_table.rst",
+            category="CCC",
+            labels={"table": "{table}"},
+        ),
+        "<results>/tables/{table}/ccc.tex",
+        "<results>/tables/{table}/challenge.csv",
+        report(
+            "<results>/tables/{table}/challenge.md",
+            caption="../report/ccc_table.rst",
+            category="CCC",
+            labels={"table": "{table}, challenge's order"},
+        ),
+        "<results>/tables/{table}/challenge.tex",
+        sessions="<results>/tables/{table}/sessions.csv",
+        metrics="<results>/tables/{table}/metrics.csv",
+        sidecar="<results>/tables/{table}/ccc.json",
+    wildcard_constraints:
+        table=constraint(n for n, t in study.tables.items() if t.get("challenge")),
 
 
 rule curves:
@@ -192,7 +223,8 @@ rule efficiency:
 rule submission:
     # `snakemake submission`: the challenge's zip; checked before a byte of it is written.
     input:
-        lambda w: study.submission()["files"],
+        lambda w: submission(study)["records"],
+        predictions=lambda w: submission(study)["files"],
     output:
         f"{study.results}/submission/{(study.config.get('submission') or {}).get('run', 'none')}.zip",
     log:
@@ -202,10 +234,14 @@ rule submission:
     params:
         fingerprint=study.fingerprint("evaluation.submission"),
         options=lambda w: options(
-            {key: study.submission()[key] for key in ("year", "clip")}
+            {key: submission(study)[key] for key in ("year", "clip")}
+            | {
+                "results": study.results,
+                "without": submission(study)["without"] or None,
+            }
         ),
     message:
         "writing the submission"
     shell:
-        "python -m evaluation.submission --predictions {input:q} {params.options}"
+        "python -m evaluation.submission --predictions {input.predictions:q} {params.options}"
         " --out {output:q} --log {log:q}"
