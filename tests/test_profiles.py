@@ -1,12 +1,18 @@
 """Profiles name options and rules that exist, and ask for enough; what a cluster then does with
 them is tested on a real one by `make test-slurm`."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from snakemake.cli import get_argument_parser
+
+from runtime.lease import SCHEDULERS
+from workflow.environment import caches_of_this_node
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = sorted(path.parent.name for path in (ROOT / "profiles").glob("*/config.yaml"))
@@ -102,6 +108,35 @@ def test_only_what_chance_can_mend_is_retried():
     sources = rules()
     own = {name for name, source in sources.items() if re.search(r"(?m)^ +retries:", source)}
     assert own == {"weights"} and "localrule: True" in sources["weights"]  # downloads
+
+
+def test_jobs_need_no_home():
+    """`/proc/none` cannot be made by anybody; Snakemake's default needs it for every job."""
+    words = ["--workflow-profile", "profiles/slurm", "--list-rules", "--nocolor"]
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", *words],
+        cwd=ROOT, env=os.environ | {"HOME": "/proc/none"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    for profile in CLUSTERS:
+        assert "source-cache" not in read(profile)["shared-fs-usage"]
+
+
+def test_what_jobs_compile_lies_in_the_working_folder_by_node(tmp_path, monkeypatch):
+    names = ("NUMBA_CACHE_DIR", "TRITON_CACHE_DIR", "MPLCONFIGDIR")
+    for name in (*SCHEDULERS, *names):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("platform.node", lambda: "node7")
+    caches_of_this_node()
+    assert not any(name in os.environ for name in names), "a workstation keeps its own"
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("MPLCONFIGDIR", "/elsewhere")
+    caches_of_this_node()
+    folder = tmp_path / ".snakemake" / "nodes" / "node7"
+    assert [os.environ.pop(name) for name in names] == [
+        *(str(folder / name) for name in ("numba", "triton")), "/elsewhere",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("profile", CLUSTERS)

@@ -1,10 +1,12 @@
 """The shell lines of the rules find the right `python` and the repository's packages."""
 
 import os
+import platform
 import sys
 from pathlib import Path
 
 from runtime.device import gpus_visible
+from runtime.lease import SCHEDULERS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,6 +20,20 @@ def use_this_python() -> None:
     os.environ["PATH"] = os.pathsep.join([bins, os.environ.get("PATH", "")])
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    caches_of_this_node()
+
+
+def caches_of_this_node() -> None:
+    """Give the libraries of a scheduler's job folders of their own for what they compile.
+
+    By default that is the home folder, which some clusters keep from their nodes, or, for numba, the
+    folder of the source: there, two nodes with different processors that compile at the same time
+    can swap their files. A path of the user's own stays.
+    """
+    if any(name in os.environ for name in SCHEDULERS):
+        at = Path.cwd() / ".snakemake" / "nodes" / (platform.node() or "node")
+        for name in ("NUMBA_CACHE_DIR", "TRITON_CACHE_DIR", "MPLCONFIGDIR"):
+            os.environ.setdefault(name, str(at / name.split("_")[0].lower()))
 
 
 def one_job_per_gpu(workflow) -> None:
