@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,20 +14,19 @@ import numpy as np
 import pytest
 import yaml
 from aligned_files import feature_file
-from evaluation_data import write_predictions
 from stream_trees import EGEMAPS, W2VBERT, put, values
 
 from alignment import align, clock, labels, qc
 from alignment.aligned import AlignedFeature
 from corpora.__main__ import main as corpora
-from evaluation.layouts import LAYOUTS
-from evaluation.submission import collect
 from extractors import stream as extractor
 from media import probe
 from model.configs.base import complete_groups
 from runtime import InputError
 from workflow.config import load_config, merge
+from workflow.recordings import label_settings
 from workflow.study import Study
+from workflow.submission import submission
 
 ROOT = Path(__file__).resolve().parent.parent
 STREAMS = {
@@ -187,6 +187,24 @@ def test_labels_keep_their_own_time_stamps(pinsoro):
         assert f["values"][0, 0] == 0 and f["values"][599, 0] == 1
 
 
+def test_label_files_of_two_kinds_in_one_study(challenge):
+    classes = ["solitary", "onlooker"]
+    own = {"datasets": {"pinsoro-cc": {"rate_hz": 30, "classes": classes}}}
+    labels = study(challenge, labels=own).config["labels"]
+    assert label_settings(labels, "noxi") == {"rate_hz": 25}
+    assert label_settings(labels, "pinsoro-cc") == {"rate_hz": 30, "classes": classes}
+    # Without the section, and the other way round: most are words, one is values.
+    assert label_settings({"rate_hz": 25}, "noxi") == {"rate_hz": 25}
+    values = {
+        "rate_hz": 30,
+        "classes": classes,
+        "datasets": {"noxi": {"rate_hz": 25, "classes": []}},
+    }
+    assert label_settings(values, "noxi") == {"rate_hz": 25}
+    with pytest.raises(InputError, match="labels.datasets.noxi.rate: unknown key"):
+        study(challenge, labels={"datasets": {"noxi": {"rate": 25}}})
+
+
 def test_quality_of_somebody_without_video_and_audio(pinsoro, tmp_path):
     command = ["session", "--session", "pinsoro-cc/07:purple", "--results", str(pinsoro)]
     command += ["--features", "egemaps", "clip", "--labels-roles", "purple"]
@@ -203,6 +221,7 @@ def test_quality_of_somebody_without_video_and_audio(pinsoro, tmp_path):
 
 
 SECONDS = 12
+MIXED = ["egemaps", *STREAMS]  # ours, of the sound file, and the challenge's
 PEOPLE = [
     ("train", "001", "expert"), ("train", "001", "novice"),
     ("train", "003", "expert"), ("val", "007", "expert"),
@@ -213,8 +232,11 @@ PEOPLE = [
 def challenge(tmp_path_factory):
     """(folder, config): a miniature download of two training sessions and one to validate on.
 
-    The engagement stands in the first column of the sound; w2v-BERT's header says 40 Hz.
+    The engagement stands in the first column of the sound, and in the loudness of a noise (wav);
+    w2v-BERT's header says 40 Hz. There is no video.
     """
+    import soundfile
+
     house = tmp_path_factory.mktemp("a download")
     n = SECONDS * 25
     for i, (split, session, role) in enumerate(PEOPLE):
@@ -228,6 +250,8 @@ def challenge(tmp_path_factory):
             put(folder, role, "clip", values(n, 4, i))
         lines = "".join(f"{v:.4f}\n" for v in engagement)
         (folder / f"{role}.engagement.annotation.csv").write_text(lines)
+        noise = np.random.default_rng(i).uniform(-0.5, 0.5, n * 640)
+        soundfile.write(folder / f"{role}.audio.wav", noise * np.repeat(engagement, 640), 16000)
     with pytest.MonkeyPatch.context() as patch:
         sheet = (house / "sessions.tsv").open("w", encoding="utf-8")
         patch.setattr(sys, "stdout", sheet)
@@ -240,14 +264,14 @@ def challenge(tmp_path_factory):
         "demo": None,
         "features": STREAMS,
         "defaults": {
-            "features": list(STREAMS),
+            "features": MIXED,
             "evaluate": ["noxi/val"],
             "seeds": [1],
             "training": {"epochs": 20, "batch": 4},
         },
         "runs": {
             "da_mamba": None, "da_mamba_no_partner": None, "constant": None,
-            "egemaps_mlp": {"features": list(STREAMS)},
+            "egemaps_mlp": {"features": MIXED},
         },
         "tables": {"main": {"runs": ["egemaps_mlp"], "bootstrap": 20}},
     }  # fmt: skip
@@ -279,6 +303,8 @@ def test_from_the_download_to_a_table(table, challenge):
     with AlignedFeature(house / "results/aligned/noxi/007/expert/audio_w2vbert.h5") as feature:
         assert feature.native_rate_hz == 25 and feature.n_ticks == SECONDS * 100
         assert feature.valid(0, feature.n_ticks).all()
+    made = {f.stem for f in (house / "results/features/noxi/007/expert").glob("*.h5")}
+    assert made == set(MIXED)  # ours and theirs, and nothing that nobody asked for
     assert not (house / "results/faces").exists()  # nobody looked for a video
 
 
@@ -289,35 +315,56 @@ def test_a_trained_run_refuses_other_features_and_names_them(table, challenge, c
     house, _ = challenge
     model = house / "results/runs/egemaps_mlp/seed-1/model.safetensors"
     known = load_tensors(model)[1]["features"]
+    assert set(known) == set(MIXED) and [known[f]["dims"] for f in MIXED] == [88, 6, 4]
     assert known["audio_egemaps"]["model_id"] == f"precomputed stream {EGEMAPS}"
-    assert known["audio_egemaps"]["dims"] == 6 and list(known) == list(STREAMS)
+    assert known["egemaps"]["extractor"] == "extractors.egemaps"
+    results = house / "results"
     command = ["--checkpoint", str(model), "--sessions", "noxi/007:expert@val"]
-    command += ["--results", str(house / "results"), "--out", str(house / "p.h5")]
-    assert predict.main(command) == 0
-    # The same values under the same name, but openSMILE made them.
-    here, there = house / "results/aligned/noxi/007", house / "other/aligned/noxi/007"
-    shutil.copytree(here, there)
-    (there / "expert/audio_egemaps.json").unlink()
-    x = values(SECONDS * 25, 6, 3)
-    ours = feature_file(house / "ours.h5", x, np.arange(len(x)) / 25, name="audio_egemaps")
-    align.align(ours, there / "clock.json", there / "expert/audio_egemaps.h5")
-    command[command.index(str(house / "results"))] = str(house / "other")
-    capsys.readouterr()
-    assert predict.main([*command[:-1], str(house / "q.h5")]) == 1
-    error = capsys.readouterr().err
-    assert "noxi/007 expert: audio_egemaps differ" in error
-    assert (
-        "extractors.audio_egemaps" in error and EGEMAPS in error and not (house / "q.h5").exists()
-    )
+    assert predict.main([*command, "--results", str(results), "--out", str(house / "p.h5")]) == 0
+
+    # As many columns under the same name, but of another origin.
+    time = np.arange(SECONDS * 25) / 25
+    precomputed = put(house, "expert", EGEMAPS, values(len(time), 88))
+    theirs, ours = house / "theirs.h5", house / "ours.h5"
+    extractor.extract(str(precomputed), str(theirs), "egemaps", {})
+    feature_file(ours, values(len(time), 6), time, name="audio_egemaps")
+    for name, swapped, origin in [
+        ("egemaps", theirs, f"precomputed stream {EGEMAPS}"),
+        ("audio_egemaps", ours, "extractors.audio_egemaps"),
+    ]:
+        there = house / name
+        shutil.copytree(results / "aligned/noxi/007", there / "aligned/noxi/007")
+        place = there / "aligned/noxi/007/expert"
+        (place / f"{name}.json").unlink()
+        align.align(swapped, place.parent / "clock.json", place / f"{name}.h5")
+        capsys.readouterr()
+        assert predict.main([*command, "--results", str(there), "--out", str(house / "q.h5")]) == 1
+        error = capsys.readouterr().err
+        assert f"noxi/007 expert: {name} differ" in error and origin in error
+        assert re.findall(r"(\w+) is '", error) == [name]
+        assert not (house / "q.h5").exists()
 
 
 def study(challenge, **over) -> Study:
     return Study(merge(merge(load_config(), challenge[1]), over))
 
 
-def test_our_extractors_are_left_alone_where_nothing_can_be_extracted(challenge):
+@pytest.fixture(scope="module")
+def silent(challenge, tmp_path_factory):
+    """What a study of the same people without their sound files changes."""
+    header, *rows = (challenge[0] / "sessions.tsv").read_text().splitlines()
+    at = header.split("\t").index("audio")
+    cells = [row.split("\t") for row in rows]
+    assert all(row[at].endswith(".audio.wav") for row in cells)  # init found them
+    lines = ["\t".join([*row[:at], "", *row[at + 1 :]]) for row in cells]
+    sheet = tmp_path_factory.mktemp("silent") / "sessions.tsv"
+    sheet.write_text("\n".join([header, *lines]) + "\n")
+    return {"sessions": str(sheet), "runs": {"egemaps_mlp": {"features": list(STREAMS)}}}
+
+
+def test_our_extractors_are_left_alone_where_nothing_can_be_extracted(challenge, silent):
     """They are enabled by default; nobody has sound or picture, and no run asks for them."""
-    s = study(challenge)
+    s = study(challenge, **silent)
     assert "clip_face" in s.features
     assert s.session_features(("noxi", "001")) == ["audio_egemaps", "audio_w2vbert"]
     assert s.streams == list(STREAMS)
@@ -343,8 +390,10 @@ def test_our_extractors_are_left_alone_where_nothing_can_be_extracted(challenge)
         ({"clip": {"from": "hub", "name": "clip"}}, ["audio_egemaps"], "features.clip.from"),
     ],
 )
-def test_what_a_run_cannot_have_is_told_before_anything_runs(challenge, features, run, problem):
-    over = {"features": features, "runs": {"egemaps_mlp": {"features": run}}}
+def test_what_a_run_cannot_have_is_told_before_anything_runs(
+    challenge, silent, features, run, problem
+):
+    over = silent | {"features": features, "runs": {"egemaps_mlp": {"features": run}}}
     with pytest.raises(InputError) as e:
         study(challenge, **over)
     assert problem in e.value.problem, e.value.problem
@@ -370,54 +419,21 @@ def test_a_submission_is_of_a_run_a_seed_and_test_sets(challenge):
         ({}, "`submission` is empty"),
         ({"submission": section | {"run": "dat"}}, "submission.run names dat"),
         ({"submission": section | {"seed": 4}}, "submission.seed is 4"),
-        ({"submission": section}, "evaluates no test set"),
+        (
+            {"submission": section},
+            "predicts nothing for noxi-additional, mpiigroupinteraction, noxi-j",
+        ),
     ]:
         with pytest.raises(InputError) as e:
-            study(challenge, **over).submission()
+            submission(study(challenge, **over))
         assert problem in e.value.problem
 
 
-def test_a_submission_takes_the_test_sessions_only(challenge, tmp_path):
-    """A run that evaluates val and test keeps both in one file of predictions."""
-    house, _ = challenge
-    sheet = tmp_path / "s.tsv"
-    sheet.write_text((house / "sessions.tsv").read_text().replace("\tval\t", "\ttest\t"))
-    section = {"year": 2024, "run": "egemaps_mlp", "seed": 1}
-    defaults = {"evaluate": ["noxi/test"]}
-    s = study(challenge, sessions=str(sheet), submission=section, defaults=defaults)
-    home = f"{house}/results/predictions/egemaps_mlp/seed-1"
-    assert s.submission() == section | {"clip": False, "files": [f"{home}/noxi.h5"]}
-
-    test = {
-        p: (np.arange(50) / 25, np.full(50, 0.25))
-        for p in LAYOUTS[2024].folders["noxi-base"].required()
-    }
-    val = {("007", "expert"): (np.arange(50) / 25, np.full(50, 0.75))}
-    path = write_predictions(tmp_path / "noxi.h5", test | val, dataset="noxi")
-    with h5py.File(path, "r+") as f:
-        for session in f:
-            f[session].attrs["split"] = "val" if session == "007" else "test"
-    members = collect([path], LAYOUTS[2024], clip=False)
-    assert len(members) == 32 and not any("007" in name for name in members)
-
-
-def test_extracted_and_precomputed_features_mix(challenge, tmp_path):
-    """With sound files beside the streams, our eGeMAPS and the challenge's w2v-BERT in one run."""
-    house, _ = challenge
-    header, *rows = (house / "sessions.tsv").read_text().splitlines()
-    at = header.split("\t").index("audio")
-    lines = [header]
-    for row in rows:
-        cells = row.split("\t")
-        cells[at] = f"{cells[header.split(chr(9)).index('streams')]}.audio.wav"
-        (house / "data" / cells[at]).touch()
-        lines.append("\t".join(cells))
-    (tmp_path / "s.tsv").write_text("\n".join(lines) + "\n")
-    run = {"egemaps_mlp": {"features": ["egemaps", "audio_w2vbert"]}}
-    s = study(challenge, sessions=str(tmp_path / "s.tsv"), runs=run)
-    assert s.runs["egemaps_mlp"].features == ("egemaps", "audio_w2vbert")
-    features = s.session_features(("noxi", "001"))
-    assert features == ["audio_egemaps", "audio_w2vbert", "egemaps", "wav2vec2"]
+def test_extracted_and_precomputed_features_mix(challenge):
+    """Our eGeMAPS beside the challenge's streams in one run; another extractor that could run, can."""
+    s = study(challenge)
+    assert s.runs["egemaps_mlp"].features == tuple(MIXED)
+    assert s.session_features(("noxi", "001")) == sorted([*MIXED, "wav2vec2"])
 
 
 def test_groups_of_the_challenges_names():
