@@ -10,6 +10,7 @@ Bodies, ASCII with `;` between fields or BINARY little-endian:
 Numbers are written with as many digits as they need to read back as the same value.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
@@ -23,6 +24,7 @@ from store.atomic import atomic_path, write_text
 from store.plain import read_plain
 
 FTYPES = ("ASCII", "BINARY")
+MISSING = re.compile(r"[+-]?(nan(\((ind|snan)\))?|1\.#(qnan|ind)0*)", re.IGNORECASE)
 MOST_BYTES = 1 << 30  # of a body; a sparse file claims any size
 CONTINUOUS = np.dtype([("score", "<f4"), ("conf", "<f4")])
 DISCRETE = np.dtype([("from_s", "<f8"), ("to_s", "<f8"), ("id", "<i4"), ("conf", "<f4")])
@@ -178,6 +180,8 @@ def _lines(path: Path, raw: bytes, fields: int) -> list[tuple[int, list[str]]]:
 
 
 def _value(path: Path, at: int, word: str, kind: type = float):
+    if kind is float and MISSING.fullmatch(word.strip()):
+        return float("nan")
     try:
         return kind(word)
     except ValueError as e:
