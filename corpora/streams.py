@@ -2,9 +2,10 @@
 
 NoXi family (MM'23 to MM'26), at the root or one folder below it:
     {train,val,test,test-base,test-additional}/<session>/<role>.[video.]<feature>.stream
-MPIIGroupInteraction (MM'25 on), and flat as in MM'24:
+MPIIGroupInteraction (MM'25 on), flat as in MM'24, and as the organisers' scripts have it:
     mpii/MultiMediate25/<split>/precomputed-features-<split>/<session>/subjectPosN.<feature>.stream
     MPIIGI/<session>/subjectPosN.<feature>.stream
+    mpiigroupinteraction/<split>/<session>/subjectPosN.<feature>.stream
 PInSoRo:
     {train,val,test}-{cc,cr}/<session>/<role>.<feature>.stream
 
@@ -135,9 +136,15 @@ def _sessions(root: Path, corpus: str) -> Iterator[tuple[Path, Path | None, str,
 def _mpiigi(base: Path) -> Iterator[tuple[Path, Path | None, str, str]]:
     for split in ("train", "val", "test"):
         part = child(base, split)
-        features = child(part, f"precomputed-features-{split}") if part is not None else None
-        labels = child(part, f"engagement-annotations-{split}") if part is not None else None
-        for session in subfolders(features) if features is not None else []:
+        if part is None:
+            continue
+        features = child(part, f"precomputed-features-{split}")
+        labels = child(part, f"engagement-annotations-{split}")
+        # The organisers' own tree has the sessions directly in the split, as NoXi does.
+        sessions = subfolders(features or part)
+        if features is None:
+            sessions = [s for s in sessions if next(s.glob(f"subjectPos*{SUFFIX}"), None)]
+        for session in sessions:
             beside = labels / session.name if labels is not None else session
             yield session, beside, "mpiigi", split
     for session in subfolders(base):  # MM'24: sessions directly below, of both splits

@@ -269,6 +269,17 @@ def test_the_flat_mpiigi_tree_of_2024(media, tmp_path):
     ]  # fmt: skip
 
 
+def test_the_mpiigi_tree_of_the_organisers(tmp_path):
+    """Sessions directly in their split, labels beside the streams."""
+    for split, session in (("val", "008"), ("test", "001")):
+        streams(tmp_path / "mpiigroupinteraction" / split / session, "subjectPos1", EGEMAPS, "clip")
+    label(tmp_path / "mpiigroupinteraction/val/008", "subjectPos1", 120)
+    rows = checked(challenge.find(tmp_path, corpus="mpiigi"), tmp_path, tmp_path)
+    assert [(p.dataset, p.split, p.session, p.role, bool(p.labels)) for p in rows] == [
+        ("mpiigi", "val", "008", "subjectPos1", True), ("mpiigi", "test", "001", "subjectPos1", False),
+    ]  # fmt: skip
+
+
 def test_noxi_j_and_pinsoro(media, tmp_path):
     root = tmp_path / "all"
     streams(root / "Noxi-J/test/127", "expert", EGEMAPS, W2VBERT, "clip")
