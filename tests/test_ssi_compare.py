@@ -60,3 +60,34 @@ def test_different_things_are_not_compared(tmp_path, capsys):
     assert main([str(same), str(tmp_path / "a.stream")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("dimension") and lines[-1] == "median\t1.0000\t0.000\t1.0000\t1.0000"
+
+
+def test_our_egemaps_beside_a_stream_that_opensmile_made(tmp_path):
+    """As the challenge's: one openSMILE call per 40 ms frame and the 960 ms before it."""
+    import opensmile
+    import soundfile
+
+    from extractors import egemaps
+
+    rng = np.random.default_rng(0)
+    seconds = np.arange(5 * 16000) / 16000
+    loud = 0.5 + 0.4 * np.sin(2 * np.pi * 0.7 * seconds)
+    voice = np.sign(np.sin(2 * np.pi * (120 + 30 * np.sin(2 * np.pi * 0.4 * seconds)) * seconds))
+    sound = (0.3 * loud * voice + 0.02 * rng.normal(size=len(seconds))).astype(np.float32)
+    soundfile.write(tmp_path / "expert.audio.wav", sound, 16000, subtype="FLOAT")
+    smile = opensmile.Smile(
+        opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals, sampling_rate=16000
+    )
+    frames = [sound[max(0, 640 * k - 15360) : 640 * (k + 1)] for k in range(24, 125)]
+    shipped = np.concatenate([smile.process_signal(f, 16000).to_numpy() for f in frames])
+    ours = tmp_path / "egemaps.h5"
+    command = ["--audio", str(tmp_path / "expert.audio.wav"), "--mode", "exact"]
+    assert egemaps.main([*command, "--out", str(ours)]) == 0
+    for late, lag in ((0.0, 0.0), (0.2, -0.2)):  # the second: a stream whose times are 200 ms late
+        path = tmp_path / "expert.audio.egemapsv2.stream"
+        write_stream(path, shipped, RATE, chunks=[(0.96 + late, len(shipped))])
+        rows = [r for r, x in zip(compare(ours, path), shipped.T, strict=True) if np.ptp(x) > 0]
+        assert len(rows) > 80 and {round(r.lag_s, 3) for r in rows} == {lag}
+        assert min(r.r_at_lag for r in rows) > 0.99999
+        if not late:
+            assert all(r.sd_ratio == pytest.approx(1, abs=1e-3) for r in rows)
