@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from model.config import Settings, other_network, parse
 from model.registry import build
@@ -22,6 +23,7 @@ from store.atomic import atomic_path
 from store.session_spec import SessionSpec
 
 SCHEMA_VERSION = 1
+MOST_BUFFER_BYTES = 1 << 30
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
@@ -59,6 +61,41 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from e
 
 
+class _Shapes(TorchFunctionMode):
+    """Shapes alone: some functions torch knows on the device "meta" by way of its compiler only,
+    whose import takes a second."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.log, Tensor.log):
+            return torch.empty_like(args[0])
+        if func is nn.init.normal_:
+            return kwargs["tensor"]
+        return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
+
+
+def _check_claims(
+    settings: Settings, dims: dict[str, int], domains: tuple[str, ...], tensors: dict[str, Tensor]
+) -> None:
+    """ValueError unless the network that a file describes is the one whose weights it holds.
+
+    It is built without memory first: settings can claim a network of any size in a few bytes.
+    """
+    if not all(isinstance(d, int) and d > 0 for d in dims.values()):
+        raise ValueError("its dims are no numbers of columns")
+    for key, value in vars(settings.model).items():
+        if key.endswith(("depth", "layers")) and value > len(tensors):
+            raise ValueError(f"{value} {key}, and {len(tensors)} tensors")
+    with torch.device("meta"), _Shapes():
+        claimed = build(settings, dims, domains)
+    shapes = {name: tuple(t.shape) for name, t in claimed.state_dict().items()}
+    for name in sorted(shapes.keys() | tensors.keys()):
+        held = tuple(tensors[name].shape) if name in tensors else None
+        if shapes.get(name) != held:
+            raise ValueError(f"{name} is {held}, its settings say {shapes.get(name)}")
+    if sum(b.numel() * b.element_size() for b in claimed.buffers()) > MOST_BUFFER_BYTES:
+        raise ValueError("its settings claim gigabytes of tables")
+
+
 @dataclass
 class Trained:
     """A model file in memory; metadata: run, seed, fingerprint, dims, settings, epoch ..."""
@@ -87,9 +124,11 @@ def load_model(path: str | Path) -> Trained:
         if metadata["schema_version"] != SCHEMA_VERSION:
             raise KeyError(f"schema version {metadata['schema_version']}")
         settings, dims = parse(metadata["settings"]), dict(metadata["dims"])
-        model = build(settings, dims, metadata.get("domains", ()))
+        domains = tuple(metadata.get("domains", ()))
+        _check_claims(settings, dims, domains, tensors)
+        model = build(settings, dims, domains)
         model.load_state_dict(tensors)
-    except (KeyError, RuntimeError) as e:
+    except (LookupError, RuntimeError, TypeError, ValueError, AttributeError, ArithmeticError) as e:
         raise InputError(
             f"{path} does not fit this program ({' '.join(str(e).split())[:100]})",
             f"it was trained with another version; train again: rm '{path}'",
