@@ -5,6 +5,8 @@ other errors of a target into a traceback.
 """
 
 import sys
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 from runtime import InputError
@@ -20,7 +22,8 @@ def named_targets(argv: list[str] | None = None) -> set[str]:
     program = Path(argv[0])
     if "snakemake" not in (program.name, program.parent.name):
         return set()
-    return set(parse_args(argv[1:])[1].targets)
+    with redirect_stderr(StringIO()):  # it tells the profile, which has been told
+        return set(parse_args(argv[1:])[1].targets)
 
 
 def check_targets(study: Study, targets: set[str]) -> None:
