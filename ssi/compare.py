@@ -78,8 +78,9 @@ def compare(feature: Path, stream: Path, max_lag_s: float = MAX_LAG_S) -> list[A
         ratio = here[both].std(axis=0) / values[both].std(axis=0)
     zero = int(np.flatnonzero(lags == 0)[0])
     best = np.where(np.isnan(r), -np.inf, r).argmax(axis=0)
+    lag_s = np.where(np.isnan(r).all(axis=0), np.nan, lags[best] * hop)  # a constant has none
     return [
-        Agreement(name, r[zero, d], float(lags[best[d]] * hop), r[best[d], d], float(ratio[d]))
+        Agreement(name, r[zero, d], float(lag_s[d]), r[best[d], d], float(ratio[d]))
         for d, name in enumerate(features.dim_names)
     ]
 

@@ -48,6 +48,15 @@ def test_correlation_is_numpys(tmp_path):
     np.testing.assert_allclose([r.r for r in rows], expected, atol=1e-5)
 
 
+def test_a_constant_agrees_with_nothing_and_has_no_lag(tmp_path):
+    x = signal()
+    x[:, 1] = 3
+    write_stream(tmp_path / "a.stream", x.astype(np.float32), RATE)
+    rows = compare(feature(tmp_path / "f.h5", x), tmp_path / "a.stream")
+    assert [np.isnan(r.r) and np.isnan(r.lag_s) for r in rows] == [False, True, False]
+    assert rows[0].lag_s == rows[2].lag_s == 0 and rows[0].r > 0.9999
+
+
 def test_different_things_are_not_compared(tmp_path, capsys):
     write_stream(tmp_path / "a.stream", signal(dims=4).astype(np.float32), RATE)
     ours = feature(tmp_path / "f.h5", signal())
