@@ -85,8 +85,15 @@ use rule table as challenge_table with:
         sessions="<results>/tables/{table}/sessions.csv",
         metrics="<results>/tables/{table}/metrics.csv",
         sidecar="<results>/tables/{table}/ccc.json",
+    log:
+        "<logs>/table/{table}.log",
     wildcard_constraints:
         table=constraint(n for n, t in study.tables.items() if t.get("challenge")),
+    params:
+        fingerprint=lambda w: study.fingerprint("evaluation.tables"),
+        options=lambda w: study.table_options(w.table),
+    message:
+        "table {wildcards.table}, and in the challenge's order"
 
 
 rule curves:
