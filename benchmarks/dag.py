@@ -1,14 +1,15 @@
 """How long the job graph takes on the official corpora: building it, and a call with nothing to do.
 
-    python benchmarks/dag.py [--times 10] [--made-by stub|graph] [--folder DIR] [--repeat 3]
+    python benchmarks/dag.py [--times 10] [--made-by graph] [--folder DIR] [--repeat 3]
 
 139 sessions, 302 participants, 5 features, 4 runs of 5 seeds, evaluated on every set
 (corpora/synthetic_sheet.py); with --times 10 ten times the sessions. The outputs come from a stub run
-(the real graph, jobs that only write their files: tests/stub), or from the graph without starting
-jobs: every output is written and recorded as Snakemake does after a job, in the order of the graph.
+(a call of the workflow with jobs that only write their files: tests/stub; 4,552 jobs take eight
+minutes), or from the graph without starting jobs (half a minute): every output is written and
+recorded as Snakemake does after a job, in the order of the graph.
 Measured is the whole command, from the shell's point of view: Python, sheet, schema, fingerprints
-and all: `build` until the first job would start, `dry_run` with the printing of every job. The folder
-is used again when it is there.
+and all: `build` until the first job would start, `after_kill` the same after a call that was killed
+there, `dry_run` with the printing of every job. The folder is used again when it is there.
 """
 
 import argparse
@@ -23,6 +24,8 @@ import time
 from pathlib import Path
 
 import yaml
+
+from workflow.unfinished import PLANNED
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = [
@@ -142,6 +145,13 @@ def write_from_graph() -> None:
     main()
 
 
+def build(house: Path, fresh: bool) -> tuple[str, float, float]:
+    """A call until the first job would start; fresh: as if no call had been killed there before."""
+    if fresh:
+        (house / PLANNED).unlink(missing_ok=True)
+    return call(house, "-c", "import dag; dag.until_scheduling()")
+
+
 def make_outputs(house: Path, how: str) -> float:
     """All outputs, by stub jobs or from the graph; seconds it took."""
     began = time.perf_counter()
@@ -161,7 +171,7 @@ def seconds(calls: list[tuple[str, float, float]]) -> dict[str, list[float]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Time the job graph on the official corpora.")
     parser.add_argument("--times", type=int, default=1, help="copies of every session")
-    parser.add_argument("--made-by", choices=("stub", "graph"), default="graph")
+    parser.add_argument("--made-by", choices=("stub", "graph"), default="stub")
     parser.add_argument("--folder", type=Path, help="keep the study here, and use it again")
     parser.add_argument("--repeat", type=int, default=3)
     args = parser.parse_args()
@@ -170,10 +180,11 @@ def main() -> int:
     with temporary:
         if not house.exists():
             make_house(house, args.times)
-        result = {"times": args.times, "load": [round(x, 1) for x in os.getloadavg()]}
+        result = {"times": args.times, "load": round(os.getloadavg()[0], 1)}
         if not (house / "results").exists():
-            code = "import dag; dag.until_scheduling()"
-            result["build"] = seconds([call(house, "-c", code) for _ in range(args.repeat)])
+            result["build"] = seconds([build(house, True) for _ in range(args.repeat)])
+            result["after_kill"] = seconds([build(house, False) for _ in range(args.repeat)])
+            (house / PLANNED).unlink()
             dry = [snakemake(house, "--dry-run") for _ in range(args.repeat)]
             result["jobs"] = jobs(dry[0][0])
             result["dry_run"] = seconds(dry)
@@ -182,6 +193,7 @@ def main() -> int:
         if not all("Nothing to be done" in text for text, _, _ in again):
             raise RuntimeError("a call over complete outputs found something to do")
         result["nothing_to_do"] = seconds(again)
+        result["load_at_end"] = round(os.getloadavg()[0], 1)
         print(json.dumps(result))
     return 0
 
