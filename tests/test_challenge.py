@@ -1,6 +1,5 @@
-"""Submissions and exports: hand-computed cases and other libraries."""
+"""Submissions: names, required participants, lengths, ranges, and their score."""
 
-import csv
 import json
 import zipfile
 
@@ -8,13 +7,12 @@ import numpy as np
 import pytest
 from evaluation_data import write_predictions
 
-from evaluation import export, official, submission
+from evaluation import official, submission
 from evaluation.layouts import LAYOUTS
 from evaluation.metrics import ccc
 from evaluation.predictions import PredictionFile
 from evaluation.submission import collect, lines_of, submit
 from runtime import InputError
-from ssi.annotation import read_annotation
 
 RNG = np.random.default_rng(5)
 LAYOUT = LAYOUTS[2026]
@@ -206,37 +204,3 @@ def test_a_submission_scores_as_our_own_scorer_does(tmp_path, capsys):
     assert official.main(command) == 0
     got = json.loads(capsys.readouterr().out)
     assert got["scores"]["noxi-base"] == pytest.approx(ccc(*map(np.concatenate, pooled)), abs=1e-12)
-
-
-@pytest.mark.parametrize("form", export.FORMATS)
-def test_every_export_reads_back(tmp_path, form):
-    n = 60
-    values = RNG.random(n)
-    valid = np.arange(n) != 7
-    path = write_predictions(
-        tmp_path / "p.h5", {("001", "expert"): (np.arange(n) / 25, values, valid)}
-    )
-    (written,) = export.export(path, tmp_path / "out", form=form)
-    assert written.is_file() and written.parent == tmp_path / "out/noxi/001"
-    if form == "nova":
-        back = read_annotation(written)
-        np.testing.assert_array_equal(back.score, values.astype(np.float32))
-        np.testing.assert_array_equal(back.conf == 0, ~valid)
-        assert (back.rate_hz, back.meta) == (25, {"role": "expert", "annotator": "da_mamba"})
-        return
-    if form == "challenge":
-        np.testing.assert_allclose(np.loadtxt(written), values, atol=1e-6)
-        return
-    with open(written, newline="") as f:
-        rows = list(csv.DictReader(f))
-    if form == "csv":
-        np.testing.assert_allclose([float(r["engagement"]) for r in rows], values, atol=1e-6)
-        assert [r["time_s"] for r in rows[:3]] == ["0", "0.04", "0.08"] and rows[7]["valid"] == "0"
-    else:
-        assert [(r["Tier"], r["Begin"], r["End"]) for r in rows] == [
-            ("engagement expert", "0.000", "1.000"),
-            ("engagement expert", "1.000", "2.000"),
-            ("engagement expert", "2.000", "2.400"),
-        ]
-        means = [values[:25].mean(), values[25:50].mean(), values[50:].mean()]
-        np.testing.assert_allclose([float(r["Annotation"]) for r in rows], means, atol=1e-3)
