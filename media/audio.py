@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import av
 import numpy as np
 
-from media.complete import check_complete, check_streams, stated_duration
+from media.complete import check_codec, check_complete, check_streams, stated_duration
 from media.container import open_media, start_time
 from runtime import InputError, get_logger
 
@@ -36,6 +36,7 @@ def audio_stream(container: "av.container.InputContainer", path) -> "av.audio.st
             f"{path} has no audio stream",
             "name a file with sound in the column `audio`, or exclude the participant in the sheet",
         )
+    check_codec(container.streams.audio[0], path)
     return container.streams.audio[0]
 
 

@@ -9,6 +9,7 @@ from runtime import InputError
 # A stream may end this much before its header says without counting as truncated: decoders and
 # muxers disagree about the last frames.
 TRUNCATION_TOLERANCE_S = 0.25
+MOST_CHUNKS = 1000  # of a RIFF file, before its sound
 
 
 def _riff_duration(path: str | os.PathLike) -> float | None:
@@ -18,15 +19,17 @@ def _riff_duration(path: str | os.PathLike) -> float | None:
         if head[:4] != b"RIFF" or head[8:] != b"WAVE":
             return None
         bytes_per_s = 0
-        while len(header := f.read(8)) == 8:
+        for _ in range(MOST_CHUNKS):
+            if len(header := f.read(8)) < 8:
+                break
             name, size = header[:4], int.from_bytes(header[4:], "little")
             if name == b"data":
                 # 0 and the maximum stand for "not known when the recording began".
                 known = bytes_per_s and 0 < size < 0xFFFFFF00
                 return size / bytes_per_s if known else None
             if name == b"fmt ":
-                content = f.read(size + size % 2)
-                bytes_per_s = int.from_bytes(content[8:12], "little")
+                bytes_per_s = int.from_bytes(f.read(12)[8:12], "little")
+                f.seek(size + size % 2 - 12, os.SEEK_CUR)
             else:
                 f.seek(size + size % 2, os.SEEK_CUR)
     return None
@@ -66,6 +69,15 @@ def check_streams(container, path: str | os.PathLike) -> None:
         raise InputError(
             f"{path} holds no readable stream: it is probably truncated",
             "copy the recording again, or exclude the participant in the sheet",
+        )
+
+
+def check_codec(stream, path: str | os.PathLike) -> None:
+    """InputError where there is no decoder for a stream."""
+    if stream.codec_context is None:
+        raise InputError(
+            f"{path}: its {stream.type} is in a format that cannot be decoded",
+            "convert it (ffmpeg -i IN OUT.mp4), or exclude the participant in the sheet",
         )
 
 

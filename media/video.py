@@ -16,7 +16,7 @@ import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 
-from media.complete import check_complete, check_streams, stated_duration
+from media.complete import check_codec, check_complete, check_streams, stated_duration
 from media.container import MOST_PIXELS, open_media, start_time
 from runtime import InputError, get_logger
 
@@ -39,6 +39,7 @@ def video_stream(container: "av.container.InputContainer", path) -> "av.video.st
     check_streams(container, path)
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
+            check_codec(stream, path)
             width, height = stream.codec_context.width, stream.codec_context.height
             if max(width, height) > MOST_SIDE or width * height > MOST_PIXELS:
                 raise InputError(

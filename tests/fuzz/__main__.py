@@ -25,8 +25,10 @@ from pathlib import Path
 
 from runtime import InputError
 from runtime.job import run_job
+from tests.fuzz.more_parsers import parsers
 from tests.fuzz.mutate import mutate_bytes, mutate_settings
-from tests.fuzz.parsers import ROOT, Parser, parsers
+from tests.fuzz.parsers import ROOT, Parser
+from tests.fuzz.structured import mutate_text
 
 HANG_S = 20.0
 MEMORY_BYTES = 3 << 30  # beyond what the libraries take when loaded; the files have kilobytes
@@ -57,6 +59,13 @@ class Inputs:
                 return files
             except (TypeError, ValueError):
                 pass  # keys that JSON cannot hold: bytes instead
+        form = parser.form or (mutate_text if parser.text else None)
+        if form and rng.random() < 0.5:
+            try:
+                files[name] = form(rng, files[name])
+                return files
+            except Exception:
+                pass  # what cannot be written: bytes instead
         others = [s[n] for s in parser.seeds for n in s if n not in parser.whole]
         files[name] = mutate_bytes(rng, files[name], others, parser.text or parser.settings)
         return files

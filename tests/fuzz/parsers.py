@@ -5,17 +5,14 @@ failed assertion included, is a finding.
 """
 
 import dataclasses
-import io
 import json
 import math
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
-import torch
 import yaml
 
 from alignment.aligned import AlignedFeature, check_aligned
@@ -23,14 +20,10 @@ from alignment.clock import read_clock, read_probe
 from corpora import metadata, stream_files
 from corpora.label_csv import read_labels
 from corpora.sheet import NAME, SPLITS, read_sheet, write_sheet
-from evaluation.layouts import LAYOUTS
-from evaluation.official import Submission, numbers
 from evaluation.predictions import PredictionFile
 from evaluation.scorefile import read_scores
 from extractors.weights import resolve as resolve_weights
-from model.checkpoint import load_model, load_tensors, save_model
 from model.config import parse, parse_prediction, resolve
-from model.registry import build
 from model.statistics import read_statistics, statistics
 from runtime import InputError
 from runtime.intact import check_intact, read_sidecar
@@ -50,6 +43,7 @@ from store.session_spec import parse_spec
 from store.sidecar import write_sidecar
 from tests.aligned_files import clock_file, feature_file, probe_record
 from tests.evaluation_data import write_predictions, write_scores
+from tests.fuzz.structured import Mutation, mutate_hdf5
 from tests.model_data import write_session
 from workflow.config import ROOT, check_config, load_yaml, merge
 
@@ -61,7 +55,7 @@ class Parser:
     """name; weight: share of the inputs; seeds: sets of valid files; check: reads the folder.
 
     text: the mutations suit text; settings: the one file is JSON, changed key by key as well;
-    whole: files that are never changed.
+    whole: files that are never changed; form: a mutation that keeps the file's form.
     """
 
     name: str
@@ -71,24 +65,13 @@ class Parser:
     text: bool = False
     settings: bool = False
     whole: tuple[str, ...] = ()
+    form: Mutation | None = None
 
 
 def files_below(folder: Path) -> Files:
     return {
         str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
     }
-
-
-def parsers(house: Path) -> list[Parser]:
-    """Every parser with its valid files, made below `house` with the real writers."""
-    makers = (streams, annotations, labels, facts, sheets, configs, settings, specs, records, features,
-              aligned, predicted, counted, described, checkpoints, submissions)  # fmt: skip
-    found = []
-    for maker in makers:
-        folder = house / maker.__name__
-        folder.mkdir(parents=True)
-        found.append(maker(folder))
-    return found
 
 
 def each(folder: Path, *writers: Callable[[Path], object]) -> list[Files]:
@@ -318,6 +301,23 @@ def records(folder: Path) -> Parser:
     return Parser("sidecar, json", 10, seeds, check, settings=True, whole=("f.h5",))
 
 
+def guarded(folder: Path) -> Parser:
+    """A file with its sidecar, one of them changed or another's: no change is read."""
+
+    def write(place: Path, scale: float = 1.0) -> None:
+        feature_file(place / "f.h5", scale * np.ones((4, 2)), np.arange(4) / 25)
+        write_sidecar(place / "f.h5", inputs={}, settings={}, fingerprint="x", packages=[], command="python -m x")  # fmt: skip
+
+    seeds = each(folder, write, lambda p: write(p, 2.0))
+
+    def check(place: Path) -> None:
+        read_features(place / "f.h5")
+        data, said = (place / "f.h5").read_bytes(), json.loads((place / "f.json").read_bytes())
+        assert any(data == s["f.h5"] and said == json.loads(s["f.json"]) for s in seeds)
+
+    return Parser("HDF5 and sidecar", 6, seeds, check)
+
+
 def features(folder: Path) -> Parser:
     rng = np.random.default_rng(0)
 
@@ -330,7 +330,13 @@ def features(folder: Path) -> Parser:
     def write(place: Path, dtype: str = "float32") -> None:
         feature_file(place / "f.h5", rng.standard_normal((40, 3)), np.arange(40) / 25, dtype=dtype)
 
-    return Parser("feature HDF5", 8, each(folder, write, lambda p: write(p, "float16")), check)
+    return Parser(
+        "feature HDF5",
+        8,
+        each(folder, write, lambda p: write(p, "float16")),
+        check,
+        form=mutate_hdf5,
+    )
 
 
 def aligned(folder: Path) -> Parser:
@@ -349,7 +355,7 @@ def aligned(folder: Path) -> Parser:
                 assert len(values) == len(valid) and values.shape[1] == feature.dim
                 assert np.isfinite(values[valid]).all()
 
-    return Parser("aligned HDF5", 6, seeds, check)
+    return Parser("aligned HDF5", 6, seeds, check, form=mutate_hdf5)
 
 
 def predicted(folder: Path) -> Parser:
@@ -367,7 +373,7 @@ def predicted(folder: Path) -> Parser:
                 assert len(series.time) == len(series.values) == len(series.valid) > 0
                 assert np.isfinite(series.time).all()  # evaluation.score refuses NaN by its time
 
-    return Parser("predictions HDF5", 5, each(folder, write), check)
+    return Parser("predictions HDF5", 5, each(folder, write), check, form=mutate_hdf5)
 
 
 def counted(folder: Path) -> Parser:
@@ -387,7 +393,9 @@ def counted(folder: Path) -> Parser:
             )
         assert np.isfinite(label["mean"]) and label["std"] > 0
 
-    return Parser("statistics HDF5", 4, [{"s.h5": (folder / "s.h5").read_bytes()}], check)
+    return Parser(
+        "statistics HDF5", 4, [{"s.h5": (folder / "s.h5").read_bytes()}], check, form=mutate_hdf5
+    )
 
 
 def described(folder: Path) -> Parser:
@@ -407,7 +415,7 @@ def described(folder: Path) -> Parser:
         if "not a file of this workflow" not in describe(place / "x.h5"):
             validate(place / "x.h5")
 
-    return Parser("describe, validate", 5, seeds, check)
+    return Parser("describe, validate", 5, seeds, check, form=mutate_hdf5)
 
 
 def _housed(maker: Callable[[Path], Parser]) -> Callable[[Path], Parser]:
@@ -417,37 +425,3 @@ def _housed(maker: Callable[[Path], Parser]) -> Callable[[Path], Parser]:
 
     make.__name__ = maker.__name__
     return make
-
-
-def checkpoints(folder: Path) -> Parser:
-    dims = {"egemaps": 3}
-    for name in ("mlp", "constant"):
-        chosen = parse({"preset": "demo", "model": {"name": name}, "features": ["egemaps"]})
-        torch.manual_seed(0)
-        save_model(folder / f"{name}.safetensors", build(chosen, dims).state_dict(), chosen, {"run": "r", "seed": 1, "fingerprint": "f", "dims": dims})  # fmt: skip
-
-    def check(place: Path) -> None:
-        load_tensors(place / "m.safetensors")
-        trained = load_model(place / "m.safetensors")
-        assert trained.dims and all(
-            isinstance(v, torch.Tensor) for v in trained.model.state_dict().values()
-        )
-
-    seeds = [{"m.safetensors": data} for data in files_below(folder).values()]
-    return Parser("checkpoint", 5, seeds, check)
-
-
-def submissions(folder: Path) -> Parser:
-    layout = LAYOUTS[max(LAYOUTS)]
-    name = next(iter(layout.folders))
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(layout.member(name, "001", "expert"), "0.5\n" * 50)
-        archive.writestr("../outside", "x")
-
-    def check(place: Path) -> None:
-        lines = Submission(place / "s.zip", layout).lines(name, "001", "expert")
-        assert np.isfinite(numbers(lines, "s.zip")).all()
-        assert {p.name for p in place.iterdir()} == {"s.zip"}  # members are read, never unpacked
-
-    return Parser("submission zip", 4, [{"s.zip": out.getvalue()}], check)
