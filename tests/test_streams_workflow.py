@@ -300,6 +300,13 @@ def test_from_the_download_to_a_table(table, challenge):
         (row,) = csv.DictReader(f)
     score = float(next(v for k, v in row.items() if k.startswith("noxi/val")))
     assert score > 0.5  # the sound tells the engagement, and nothing else does
+    n = SECONDS * 25
+    with h5py.File(house / "results/predictions/egemaps_mlp/seed-1/noxi.h5") as f:
+        y = f["007/expert/engagement"][:n].astype(float)
+    csv_file = house / "data/NoXi/val/007/expert.engagement.annotation.csv"
+    x = np.loadtxt(csv_file).astype(np.float32).astype(float)
+    ccc = 2 * np.cov(x, y, bias=True)[0, 1] / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+    assert score == pytest.approx(ccc, abs=1e-6)
     with AlignedFeature(house / "results/aligned/noxi/007/expert/audio_w2vbert.h5") as feature:
         assert feature.native_rate_hz == 25 and feature.n_ticks == SECONDS * 100
         assert feature.valid(0, feature.n_ticks).all()
