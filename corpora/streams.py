@@ -34,6 +34,7 @@ NOXI_SPLITS = {
     "test-base": ("", "test"),
     "test-additional": ("-add", "test"),
 }
+NOXI_J_SPLITS = {split: ("", split) for split in ("train", "val", "test")}
 PINSORO_SPLITS = {
     f"{split}-{kind}": (f"-{kind}", split)
     for kind in ("cc", "cr")
@@ -77,7 +78,7 @@ class Person:
 
 def splits_of(corpus: str) -> dict[str, tuple[str, str]]:
     """Folder of a split -> (what the dataset's name gets, split); not for mpiigi."""
-    return PINSORO_SPLITS if corpus == "pinsoro" else NOXI_SPLITS
+    return {"pinsoro": PINSORO_SPLITS, "noxi-j": NOXI_J_SPLITS}.get(corpus, NOXI_SPLITS)
 
 
 def label_names(corpus: str) -> tuple[str, ...]:

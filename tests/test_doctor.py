@@ -1,5 +1,8 @@
 """The doctor on miniature trees: every known defect is found, and nothing else is."""
 
+import os
+import resource
+
 import numpy as np
 import pytest
 from stream_trees import EGEMAPS, W2VBERT, label, openface, put, truncate, values
@@ -238,6 +241,20 @@ def test_a_download_of_pictures_only_has_no_empty_seats(tmp_path):
     for role in ("expert", "novice"):
         put(tmp_path / "test/002", role, "clip", values(500, 512))
     assert found(tmp_path, "noxi") == set()
+
+
+def test_a_corpus_has_more_streams_than_a_process_may_open(tmp_path):
+    """The downloads have 1500 and more; 1024 open files are a usual limit."""
+    for session in range(30):
+        for i, role in enumerate(("expert", "novice")):
+            sound(tmp_path / f"test/{session:03d}", role, rows=100, seed=2 * session + i)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 20, hard))
+    try:
+        assert examine(find_people(tmp_path, "noxi")) == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_nobody_rates_the_robot(tmp_path):

@@ -286,6 +286,9 @@ def test_noxi_j_and_pinsoro(media, tmp_path):
     streams(root / "NoXi/train/001", "expert", EGEMAPS)
     rows = checked(challenge.find(root, corpus="noxi-j"), root, tmp_path)
     assert [(p.dataset, p.split, p.session) for p in rows] == [("noxi-j", "test", "127")]
+    streams(root / "NoXi/test-base/002", "expert", EGEMAPS)
+    rows = challenge.find(root / "NoXi", corpus="noxi-j")  # the wrong folder: no splits of NoXi's
+    assert [(p.dataset, p.session) for p in rows] == [("noxi-j", "001")]
     for kind, session in (("cc", "07"), ("cr", "09")):
         place = root / f"Pinsoro/train-{kind}/{session}"
         for role in ("purple", "yellow"):
