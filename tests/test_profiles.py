@@ -3,8 +3,6 @@ them is tested on a real one by `make test-slurm`."""
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -108,18 +106,6 @@ def test_only_what_chance_can_mend_is_retried():
     sources = rules()
     own = {name for name, source in sources.items() if re.search(r"(?m)^ +retries:", source)}
     assert own == {"weights"} and "localrule: True" in sources["weights"]  # downloads
-
-
-def test_jobs_need_no_home():
-    """`/proc/none` cannot be made by anybody; Snakemake's default needs it for every job."""
-    words = ["--workflow-profile", "profiles/slurm", "--list-rules", "--nocolor"]
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", *words],
-        cwd=ROOT, env=os.environ | {"HOME": "/proc/none"}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    for profile in CLUSTERS:
-        assert "source-cache" not in read(profile)["shared-fs-usage"]
 
 
 def test_what_jobs_compile_lies_in_the_working_folder_by_node(tmp_path, monkeypatch):
