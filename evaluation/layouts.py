@@ -6,7 +6,7 @@ them with the year's call before handing in.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from corpora.official import SPLITS
 from runtime import InputError
@@ -45,7 +45,6 @@ class Layout:
     weights: dict[str, float]
     classes: tuple[str, ...] = ()
     label: str = "engagement.annotation.csv"
-    class_labels: tuple[str, ...] = field(default=("task_engagement.annotation.csv",))
 
     def member(self, folder: str, session: str, role: str) -> str:
         """Path of one participant's file inside the zip."""
@@ -59,10 +58,6 @@ class Layout:
                     f"without: {name} is no folder of a {self.year} submission",
                     f"folders: {', '.join(self.folders)}",
                 )
-
-    def label_names(self, folder: str) -> tuple[str, ...]:
-        """What the true labels' files are called after the role."""
-        return self.class_labels if folder in self.classes else (self.label,)
 
 
 BASE = Folder("noxi", SPLITS["noxi"]["test"], DYAD)

@@ -169,6 +169,7 @@ def confusion_markdown(title: str, lines: list[list]) -> str:
     return "\n".join(["", f"**{escape_markdown(title)}**: {what}.", "", *rows, ""])
 
 
+LATIN = 0x17F  # the last letter that every LaTeX knows
 LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -198,6 +199,9 @@ def to_latex(table: Table) -> str:
     """A tabular with booktabs rules (needs \\usepackage{booktabs}) and the footnotes below."""
     columns = "l" + "r" * len(table.columns)
     lines = ["% needs \\usepackage{booktabs}", f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]
+    written = [*map(table.title, table.columns), *(r.title for r in table.rows), *table.footnotes]
+    if any(ord(c) > LATIN for c in escape_latex("".join(written))):
+        lines.insert(1, "% has signs that pdflatex does not know: compile with xelatex or lualatex")
     lines.append(
         " & ".join(["run", *(escape_latex(table.title(c)) for c in table.columns)]) + r" \\"
     )

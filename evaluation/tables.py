@@ -229,10 +229,11 @@ def make_tables(
     for name, given in (("--runs", runs), ("--columns", columns)):
         if len(set(given)) != len(given):
             raise InputError(f"{name} names one twice: {' '.join(given)}", "name each once")
+    notes = [line for note in notes or [] for line in note.splitlines() if line.strip()]
     chosen = parse_selection(selection or [])
     published = read_reported(reported) if reported else None
     summary = summarise(scores, runs, columns, resamples, bootstrap_seed)
-    table = build_table(summary, scores, chosen, published, notes or [], resamples)
+    table = build_table(summary, scores, chosen, published, notes, resamples)
     confusions = confusion_tables(scores, runs, columns)
     text = to_markdown(table) + "".join(confusion_markdown(*found) for found in confusions)
     write_text(out_dir / "ccc.md", text)
@@ -243,7 +244,7 @@ def make_tables(
     if challenge:
         own = challenge_columns(columns, challenge)
         summary = summarise(scores, runs, list(own), resamples, bootstrap_seed)
-        ordered = build_table(summary, scores, chosen, published, notes or [], resamples)
+        ordered = build_table(summary, scores, chosen, published, notes, resamples)
         ordered.titles = own
         write_text(out_dir / "challenge.csv", to_csv(ordered))
         write_text(out_dir / "challenge.md", to_markdown(ordered))
@@ -256,7 +257,7 @@ def make_tables(
             "runs": runs,
             "columns": columns,
             "selection": selection or [],
-            "notes": notes or [],
+            "notes": notes,
             "resamples": resamples,
             "bootstrap_seed": bootstrap_seed,
             "challenge": challenge,
@@ -303,7 +304,7 @@ def build_parser(command: str = "make") -> argparse.ArgumentParser:
         metavar="RUN=RULE",
         help="run=last, run=best_val or run=best_val:noxi/val; val cells used for selection get a footnote",
     )
-    add("--note", action="append", default=[], help="footnote for all computed rows; repeatable")
+    add("--note", action="append", default=[], help="footnotes for all computed rows, one a line")
     add("--resamples", type=int, default=RESAMPLES, help="bootstrap resamples of sessions")
     add("--bootstrap-seed", type=int, default=SEED, help="seed of the bootstrap")
     add("--challenge", choices=("test", "val"), help="also a table in the challenge's order")

@@ -130,6 +130,15 @@ def test_markdown_and_latex(tmp_path, scored):
     assert r"$\pm$" in tex and "±" not in tex and tex.isascii()
 
 
+def test_every_line_of_notes_is_a_footnote(tmp_path, scored):
+    arguments = ["--scores", *map(str, scored), "--out-dir", str(tmp_path), "--note=one\n\ntwo ≥ 2"]
+    assert tables.main([*arguments, "--log", str(tmp_path / "log.txt")]) == 0
+    text = (tmp_path / "ccc.md").read_text(encoding="utf-8")
+    assert "\n- one\n- two ≥ 2\n" in text
+    assert read_csv(tmp_path)[0]["notes"] == "one | two ≥ 2"
+    assert "xelatex" in (tmp_path / "ccc.tex").read_text(encoding="utf-8").splitlines()[1]
+
+
 def test_single_seed_has_no_std_and_single_session_no_interval(tmp_path):
     paths = write_run(tmp_path, "good", seeds=(7,), datasets={"noxi": ("test",)}, n_sessions=1)
     tables.make_tables(paths, tmp_path / "out")

@@ -404,7 +404,7 @@ class Study:
                 "selection": selected or None,
                 "resamples": t.get("bootstrap", 1000),
                 "challenge": t.get("challenge"),
-                "note": " ".join(filter(None, notes)),
+                "note": "\n".join(" ".join(n.split()) for n in notes if n),
                 "out_dir": f"{self.results}/tables/{table}",
             }
         )
