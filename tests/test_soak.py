@@ -3,9 +3,11 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -21,7 +23,7 @@ from tests.soak.study import (
     make_house,
     run,
 )
-from workflow.unfinished import PLANNED, plan
+from workflow.unfinished import PLANNED, plan, plan_outputs, unfinished
 
 # Sound alone: jobs of a second.
 SOUND = {
@@ -104,6 +106,7 @@ def test_what_a_call_had_planned_and_is_gone_is_made_again(built):
     house, expected = built
     gone = [f"results/features/noxi/002/novice/egemaps.{e}" for e in ("h5", "json")]
     gone += [f"results/runs/mlp/seed-1/model.{e}" for e in ("safetensors", "json")]
+    gone += [f"results/qc/noxi/001.{e}" for e in ("json", "png")]
     removed_from_sheet = "results/features/noxi/999/expert/egemaps.h5"
     plan([*gone, removed_from_sheet], house / PLANNED)
     for path in gone:
@@ -118,6 +121,43 @@ def test_what_a_call_had_planned_and_is_gone_is_made_again(built):
     assert differences(expected, digests(house / "results")) == []
     assert (house / PLANNED).read_text().split() == [removed_from_sheet]
     assert "Nothing to be done" in run(house).stdout + run(house).stderr
+
+
+class Rule:
+    """A rule of Snakemake as `unfinished` sees it."""
+
+    def __init__(self, name, pattern):
+        self.name, self.pattern = name, re.compile(pattern)
+
+    def is_producer(self, path):
+        return bool(self.pattern.fullmatch(path))
+
+    def get_wildcards(self, path):
+        return self.pattern.fullmatch(path).groupdict()
+
+
+def test_a_table_on_request_asks_for_its_own_runs_and_nothing_new_is_planned(tmp_path):
+    plan_file = tmp_path / "planned.txt"
+    (tmp_path / "old").touch()
+    job = SimpleNamespace(output=[str(tmp_path / "old"), str(tmp_path / "new")])
+    call = SimpleNamespace(is_main_process=True, dag=SimpleNamespace(needrun_jobs=lambda: [job]))
+    plan_outputs(call, plan_file)
+    assert plan_file.read_text().split() == [str(tmp_path / "old")]
+    plan(["p/a/1/noxi.h5", "p/b/1/noxi.h5", "p/gone/1/noxi.h5", "m/noxi/001/x.h5"], plan_file)
+    run = lambda name: SimpleNamespace(name=name, weights=name, seeds=[1])  # noqa: E731
+    study = SimpleNamespace(
+        features=[], runs={"a": run("a"), "b": run("b")}, by_id={("noxi", "001", "x"): None}, datasets=lambda r: ["noxi"],
+        table_runs=lambda table: [run("a")], declared=SimpleNamespace(needed=lambda name: [name]),
+    )  # fmt: skip
+    study.by_id["noxi", "001", "x"] = SimpleNamespace(video="v", labels="")
+    study.by_session = {("noxi", "001"): []}
+    rules = [
+        Rule("combine", r"p/(?P<run>\w+)/(?P<seed>\d)/(?P<dataset>\w+)\.h5"),
+        Rule("faces", r"m/(?P<dataset>\w+)/(?P<session>\w+)/(?P<role>\w+)\.h5"),
+    ]
+    everything = ["m/noxi/001/x.h5", "p/a/1/noxi.h5", "p/b/1/noxi.h5"]
+    assert unfinished(rules, study, file=plan_file) == everything
+    assert unfinished(rules, study, "t", plan_file) == everything[:2]
 
 
 @pytest.mark.soak

@@ -4,8 +4,10 @@ Snakemake deletes the outputs of a job when it starts, and asks for a missing fi
 that must run needs it. So after a kill during, say, `faces` for a replaced video, its finished
 descendants of the old video would pass for up to date. (Its own marks of incomplete outputs are
 written after the deletion: a kill between the two leaves neither file nor mark.) Every call
-therefore writes down what it is going to make before it starts a job; what of this is missing
-later is asked for by `all`, so that it is made, and its descendants after it.
+therefore writes down, before it starts a job, which existing files it is going to make again; what
+of these is missing later is asked for by `all` and by tables on request, so that it is made, and its
+descendants after it. What did not exist before needs no such help: nothing of an older version
+descends from it, and a plain call must not train what only an abandoned call had wanted.
 """
 
 import os
@@ -13,7 +15,8 @@ from pathlib import Path
 
 # Rules between the recordings and the tables; what `all` names itself needs no help.
 RULES = (
-    "probe", "faces", "weights", "clock", "labels", "align", "session", "statistics", "train", "predict", "score",
+    "probe", "faces", "weights", "clock", "labels", "align", "session", "qc_session", "statistics", "train", "predict",
+    "combine", "score",
 )  # fmt: skip
 PREFIXES = ("demo_session_", "random_weights_")  # generated inputs: a rule each
 PLANNED = Path(".snakemake") / "planned.txt"
@@ -34,9 +37,10 @@ def plan(paths, file: Path = PLANNED) -> None:
 
 
 def plan_outputs(workflow, file: Path = PLANNED) -> None:
-    """Write down the outputs of all jobs that this call will run (call in onstart)."""
+    """Write down which existing files this call will make again (call in onstart)."""
     if workflow.is_main_process:
-        plan((path for job in workflow.dag.needrun_jobs() for path in job.output), file)
+        outputs = (path for job in workflow.dag.needrun_jobs() for path in job.output)
+        plan(filter(os.path.exists, outputs), file)
 
 
 def forget_what_exists(file: Path = PLANNED) -> None:
@@ -72,15 +76,21 @@ def _wanted(rule: str, w: dict[str, str], study) -> bool:
     return True
 
 
-def unfinished(rules, study, file: Path = PLANNED) -> list[str]:
-    """Outputs planned by an earlier call that do not exist and that a rule of this study makes."""
+def unfinished(rules, study, table: str = "", file: Path = PLANNED) -> list[str]:
+    """Outputs planned by an earlier call that do not exist and that a rule of this study makes.
+
+    table: of these, what the runs of one table need (features and labels of everybody included).
+    """
     found = []
+    runs = {n for r in study.table_runs(table) for n in study.declared.needed(r.name)} if table else None  # fmt: skip
     names = {*RULES, *study.features, "stream"}
     makers = [rule for rule in rules if rule.name in names or rule.name.startswith(PREFIXES)]
     for path in planned(file):
         for rule in makers:
             if rule.is_producer(path):
-                if _wanted(rule.name, dict(rule.get_wildcards(path)), study):
+                wildcards = dict(rule.get_wildcards(path))
+                asked = runs is None or "run" not in wildcards or wildcards["run"] in runs
+                if asked and _wanted(rule.name, wildcards, study):
                     found.append(path)
                 break
     return found

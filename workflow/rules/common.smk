@@ -116,7 +116,9 @@ def tables():
 
 def table_files(name):
     # A function of the wildcards, so that a table that cannot be built is refused when asked for.
-    return lambda wildcards: study.table_files(name)
+    return lambda wildcards: study.table_files(name) + unfinished(
+        workflow.rules, study, name
+    )
 
 
 def predictions():
