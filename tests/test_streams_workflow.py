@@ -274,6 +274,22 @@ def test_label_files_of_two_kinds_in_one_study(challenge):
         study(challenge, labels={"datasets": {"noxi": {"rate": 25}}})
 
 
+def test_the_label_job_gets_the_settings_of_its_dataset(challenge):
+    house, config = challenge
+    own = {"datasets": {"noxi": {"rate_hz": 24, "classes": ["play", "no play"]}}}
+    (house / "labels.yaml").write_text(yaml.safe_dump(config | {"labels": own}))
+    target = house / "dry/labels/noxi/007/expert.h5"
+    command = ["-n", "-p", "--cores", "1", "--nocolor", "--configfile", str(house / "labels.yaml")]
+    command += ["--config", f"results={house / 'dry'}", "--", str(target)]
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", *command],
+        cwd=ROOT, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    (line,) = [w for w in done.stdout.splitlines() if "python -m alignment.labels" in w]
+    assert "--rate-hz=24" in line and "--classes play 'no play'" in line
+
+
 def test_groups_of_the_challenges_names():
     names = ["audio_egemaps", "audio_w2vbert", "xlm", "clip", "openface2", "openpose", "dino"]
     names += ["swin", "videomae", "imagebind", "openface3"]
