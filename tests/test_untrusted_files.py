@@ -22,8 +22,8 @@ from ssi.stream import open_stream, read_header, write_stream
 from store.features import read_features
 from store.hdf5 import open_hdf5
 from tests.aligned_files import feature_file
-from workflow.application import model_metadata
 from workflow.config import ROOT, check_config, load_config, load_yaml
+from workflow.trained import model_metadata
 
 LIMITED = """
 import resource, sys

@@ -4,87 +4,97 @@
 
 FOLDER holds <session>/<role>.mp4 (and .wav) as in corpora.folder. Features, predictions and the csv
 files lie in `<results>/applied/<name of FOLDER>/`, apart from those of the training corpora. The
-model file says which features it needs and what made them.
+model file says which features it needs and what made them. An ensemble, or a run of folds, predicts
+with each of its models, and the mean of these is what the csv files hold.
 """
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 
 from corpora import folder
+from corpora.layout import subfolders
 from corpora.sheet import Participant
-from model.config import parse_prediction
+from media.container import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from runtime import InputError
-from runtime.intact import check_intact
-from workflow.config import check_config, merge
+from workflow.config import check_config
 from workflow.options import options
 from workflow.recordings import is_stream
 from workflow.study import Study
-
-STREAM = "extractors.stream"
-
-
-def model_metadata(path: str) -> dict:
-    """What a model file says of its training; InputError when it is missing or damaged."""
-    from safetensors import SafetensorError, safe_open
-
-    if not os.path.isfile(path):
-        raise InputError(
-            f"{path} does not exist: the run is not trained yet",
-            "run snakemake without `corpus` first, or correct `predict` (run, seed) or `results`",
-        )
-    check_intact(path)
-    try:
-        with safe_open(path, framework="np") as f:
-            metadata = json.loads(f.metadata()["json"])
-        names, made_by = metadata["settings"]["features"], metadata.get("features", {})
-        if not all(isinstance(n, str) for n in names) or not all(made_by[n] | {} for n in made_by):
-            raise ValueError("its features have no names")
-    except (SafetensorError, OSError, LookupError, AttributeError, TypeError, ValueError, RecursionError) as e:  # fmt: skip
-        raise InputError(
-            f"{path} is not a model file ({' '.join(str(e).split())[:100]})",
-            f"delete it and train again: rm '{path}'",
-        ) from e
-    return metadata
+from workflow.trained import features_of, trained_models
 
 
 def people_of(corpus: str) -> list[Participant]:
-    """Everybody in a folder of recordings, with whole paths and without labels."""
+    """Everybody in a folder of recordings, with whole paths and without labels.
+
+    Raises InputError for a folder without videos, saying what lies there instead, and for a path
+    that the job graph cannot name.
+    """
+    root = folder.folder(corpus)
+    if set(str(root)) & set("{}") or not str(root).isprintable():
+        raise InputError(
+            f"{root} holds a brace or control character, which the job graph cannot name",
+            "rename the folder, or give a link to it",
+        )
+    files = [f for place in (root, *subfolders(root)) for f in place.iterdir() if f.is_file()]
+    videos = [f for f in files if f.suffix.lower() in VIDEO_SUFFIXES]
+    sounds = [f for f in files if f.suffix.lower() in AUDIO_SUFFIXES]
+    if sounds and not videos:
+        raise InputError(
+            f"{root} holds sound files only ({len(sounds)}, the first {sounds[0].name})",
+            "every participant needs a video, <session>/<role>.mp4; one of a still picture will do for"
+            " a run that reads sound alone: ffmpeg -f lavfi -i color=black:r=25 -i X.wav -shortest X.mp4",
+        )
+    if videos and all(f.parent == root for f in videos):
+        raise InputError(
+            f"{root} holds {videos[0].name} itself, and no session's folder",
+            "make a folder per conversation in it: <session>/<role>.mp4",
+        )
 
     def whole(path: str) -> str:
         return os.path.join(corpus, path) if path else ""
 
-    return [
+    people = [
         dataclasses.replace(p, video=whole(p.video), audio=whole(p.audio), labels="")
         for p in folder.find(corpus)
     ]
+    for path in (path for p in people for path in (p.video, p.audio)):
+        if set(path) & set("{}") or not (path.isprintable() or not path):
+            raise InputError(
+                f"{path} holds a brace or control character, which the job graph cannot name",
+                "rename the file or folder",
+            )
+    return people
 
 
 class Application(Study):
-    """A study of one folder of recordings and one trained model.
+    """A study of one folder of recordings and the trained models of one run.
 
     Raises InputError for a run that is not trained, and one naming all features of it that cannot
     be extracted from recordings.
     """
 
     def __init__(self, config: dict):
+        seed = config["predict"].get("seed") if isinstance(config.get("predict"), dict) else None
+        if (
+            isinstance(seed, str) and seed.isdecimal()
+        ):  # --config 'predict={run: da_mamba, seed: 2}'
+            config = config | {"predict": config["predict"] | {"seed": int(seed)}}
         checked = check_config(config)
         self.corpus = checked["corpus"]
         asked = checked["predict"]
         self.run, self.seed = asked["run"], asked["seed"]
         results = checked["results"].rstrip("/")
-        self.model = f"{results}/runs/{self.run}/seed-{self.seed}/model.safetensors"
-        self.metadata = model_metadata(self.model)
-        needed = list(self.metadata["settings"]["features"])
-        made_by = self.metadata.get("features", {})
+        found = trained_models(checked, self.run, self.seed)
+        self.models = {m.name: m for m in found}
+        self.classes = self._class_names(checked, {m.classes for m in found})
+        needed = features_of(found)
+        streams = {name for m in found for name in m.streams}
         features = checked["features"]
         alien = [
             name
             for name in needed
-            if made_by.get(name, {}).get("extractor") == STREAM
-            or name not in features
-            or is_stream(features[name])
+            if name in streams or name not in features or is_stream(features[name])
         ]
         if alien:
             raise InputError(
@@ -115,6 +125,22 @@ class Application(Study):
     def rows(self) -> list[Participant]:
         return self.people
 
+    def _class_names(self, config: dict, numbers: set[int]) -> list[str]:
+        """Names of the classes that the models predict; [] for values."""
+        if len(numbers) > 1:
+            raise InputError(
+                f"config: the members of run {self.run} predict different things (task, classes)",
+                "let all members have the same task and classes",
+            )
+        (number,) = numbers
+        names = list(config["labels"].get("classes") or []) if number else []
+        if len(names) != number:
+            raise InputError(
+                f"run {self.run} predicts {number} classes, labels.classes names {len(names)}",
+                "give the config of its training, which names them: --configfile ...",
+            )
+        return names
+
     def _read_tables(self) -> None:
         """No table and no run: nothing is trained or scored here."""
         self.tables, self.runs, self.refused = {}, {}, {}
@@ -125,6 +151,11 @@ class Application(Study):
         return self.aligned(self.by_session, self.features)
 
     @property
+    def prediction_files(self) -> list[str]:
+        """Predictions of every model."""
+        return [f"{self.results}/predictions/{name}.h5" for name in self.models]
+
+    @property
     def csv_files(self) -> list[str]:
         """Engagement per frame, one file per participant."""
         home = f"{self.results}/engagement"
@@ -132,14 +163,32 @@ class Application(Study):
             f"{home}/{p.dataset}/{p.session}/{p.role}.engagement.csv" for p in self.participants
         ]
 
-    def prediction_options(self) -> str:
+    def prediction_settings(self, run: str) -> dict:
+        """What a model's predictions depend on; run: the model's name here."""
+        model = self.models[run]
+        return {"run": model.run, **model.prediction}
+
+    def prediction_options(self, name: str) -> str:
         """Command-line options of model.predict, as the run's section in the config has them."""
-        own = (self.config["runs"].get(self.run) or {}).get("prediction") or {}
-        given = merge(self.config["defaults"].get("prediction") or {}, own)
-        settings = dataclasses.asdict(parse_prediction(given))
         sessions = [self.spec(key) for key in self.by_session]
-        return options(settings | {"run": self.run, "sessions": sessions, "results": self.results})
+        settings = self.prediction_settings(name)
+        return options(settings | {"sessions": sessions, "results": self.results})
+
+    def mean_options(self) -> str:
+        """Command-line options of evaluation.ensemble."""
+        sessions = [self.spec(key) for key in self.by_session]
+        return options({"sessions": sessions, "name": self.run, "seed": self.seed})
+
+    def export_options(self) -> str:
+        """Command-line options of evaluation.export: a line per label frame."""
+        return options(
+            {"rate_hz": self.config["labels"]["rate_hz"], "classes": self.classes or None}
+        )
 
     def closing(self) -> str:
         """What a person reads last."""
-        return f"engagement  {Path(self.results) / 'engagement' / self.dataset}/*/*.engagement.csv"
+        lines = [
+            f"engagement  {Path(self.results) / 'engagement' / self.dataset}/*/*.engagement.csv"
+        ]
+        lines += [f"left out    {p.session}/{p.role}: {p.exclude_reason}" for p in self.excluded]
+        return "\n".join(lines)

@@ -18,7 +18,7 @@ from model.configs.prediction import check_finish, check_live
 from runtime import InputError
 from workflow.config import merge
 from workflow.folds import expand
-from workflow.leaks import check_leaks, check_selection
+from workflow.leaks import check_leaks, check_mixture, check_selection
 from workflow.sets import Sets, as_list
 
 # A run of these keys has other weights than the run named by `weights_of`.
@@ -80,6 +80,33 @@ def unknown_run(place: str, name: str, known: Sequence[str]) -> InputError:
     return InputError(
         f"config: {place} names {name}, which is no run", f"{hint}runs are: {', '.join(known)}"
     )
+
+
+def keys_of(
+    name: str, given: dict[str, dict], defaults: dict, before: tuple[str, ...] = ()
+) -> dict:
+    """All keys of a run: defaults, base, its own. given: the config's runs.
+
+    Raises InputError for a base that is no run, leads back, or has no training of its own.
+    """
+    own = dict(given[name])
+    base = own.pop("base", None)
+    if base is None:
+        return merge(defaults, own)
+    if base not in given:
+        raise unknown_run(f"runs.{name}.base", base, list(given))
+    if base in (*before, name):
+        raise InputError(
+            f"config: runs.{name}.base leads back to {base}",
+            "let one of these runs stand alone: " + ", ".join((*before, name)),
+        )
+    if given[base].get("weights_of") or given[base].get("ensemble_of"):
+        of = given[base].get("weights_of") or "one of its members"
+        raise InputError(
+            f"config: runs.{name}.base names {base}, which has no training of its own",
+            f"name {of}, whose weights it takes",
+        )
+    return merge(keys_of(base, given, defaults, (*before, name)), own)
 
 
 class Runs:
@@ -156,26 +183,8 @@ class Runs:
             raise found
         return found
 
-    def _keys(self, name: str, before: tuple[str, ...] = ()) -> dict:
-        """All keys of a run: defaults, base, its own."""
-        own = dict(self.given[name])
-        base = own.pop("base", None)
-        if base is None:
-            return merge(self.defaults, own)
-        if base not in self.given:
-            raise unknown_run(f"runs.{name}.base", base, list(self.given))
-        if base in (*before, name):
-            raise InputError(
-                f"config: runs.{name}.base leads back to {base}",
-                "let one of these runs stand alone: " + ", ".join((*before, name)),
-            )
-        if self.given[base].get("weights_of") or self.given[base].get("ensemble_of"):
-            of = self.given[base].get("weights_of") or "one of its members"
-            raise InputError(
-                f"config: runs.{name}.base names {base}, which has no training of its own",
-                f"name {of}, whose weights it takes",
-            )
-        return merge(self._keys(base, (*before, name)), own)
+    def _keys(self, name: str) -> dict:
+        return keys_of(name, self.given, self.defaults)
 
     def _run(self, name: str) -> Run:
         if self.given[name].get("ensemble_of"):
@@ -318,6 +327,7 @@ class Runs:
             used["validate"] = run.validate
         check_leaks(run.name, self.training_sessions(run), used, self.sets)
         check_selection(run.name, self.selected_by(run), run.evaluate, self.sets)
+        check_mixture(run.name, run.evaluate, self.sets)
 
     def _run_with_weights_of(self, name: str) -> Run:
         own = dict(self.given[name])

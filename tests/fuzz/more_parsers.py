@@ -23,7 +23,7 @@ from tests.fuzz import parsers as base
 from tests.fuzz.parsers import Parser, each, files_below
 from tests.fuzz.structured import mutate_safetensors, mutate_text, mutate_zip
 from tests.media_files import write_video
-from workflow.application import model_metadata
+from workflow.trained import model_metadata
 
 
 def parsers(house: Path) -> list[Parser]:
