@@ -23,6 +23,7 @@ from evaluation.metrics import TITLES, Moments, Statistics, merge_all
 from evaluation.predictions import (
     PredictionFile,
     agreement,
+    check_finite,
     label_path,
     read_labels,
     sample,
@@ -90,6 +91,7 @@ def read_session(
         rows = [sample(f.read(spec.session, role), labels.time)[0] for f in files]
         for k, row in enumerate(rows):
             place = f"{spec.session}/{role}"
+            check_finite(files[k], place, labels.time, row)
             statistics[k].append(agreement(files[k], place, path, labels, row[labels.valid]))
         words = labels.words
         curves.append(Curve(role, labels.time, truth, np.stack(rows)))

@@ -206,13 +206,20 @@ def matched(
             "labels and media of this participant differ in length or offset; mend them or exclude it in the sheet",
         )
     values, with_input = sample(series, at)
+    check_finite(predictions, f"{session}/{role}", at, values)
+    return labels, series, values, with_input
+
+
+def check_finite(
+    predictions: PredictionFile, place: str, at: np.ndarray, values: np.ndarray
+) -> None:
+    """InputError unless all values (m,) at the times `at` (m,) s are numbers."""
     wrong = ~np.isfinite(values)
     if wrong.any():
         raise InputError(
-            f"{predictions.path}: the prediction of {session}/{role} at {at[wrong][0]:.2f} s is not a number",
+            f"{predictions.path}: the prediction of {place} at {at[wrong][0]:.2f} s is not a number",
             "the training may have diverged: look at its history.jsonl, lower the learning rate, train again",
         )
-    return labels, series, values, with_input
 
 
 def beyond(series: Series, at: np.ndarray) -> float:

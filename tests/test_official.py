@@ -127,6 +127,35 @@ def test_lines_beyond_the_labels_are_told(tmp_path, caplog):
     assert "compact pairs them with other frames" in caplog.text
 
 
+def test_the_combined_score_of_a_whole_submission(tmp_path):
+    """Six folders, one of them without any agreement: a sixth of each."""
+    rng, truths, expected = np.random.default_rng(2), {}, []
+    for i, folder in enumerate(LAYOUT.folders):
+        root = tmp_path / folder
+        if folder.startswith("pinsoro"):
+            kinds = []
+            for kind in KINDS:
+                words, lines = rated(rng, kind)
+                tree(root, {("07", "purple"): words}, kind)
+                handed_in(tmp_path, folder, {("07", f"purple.{kind}"): lines})
+                known = [(a, b) for a, b in zip(words, lines, strict=True) if a]
+                kinds.append(cohen_kappa_score(*zip(*known, strict=True)))
+            expected.append(np.mean(kinds))
+        else:
+            x = rng.random(30).round(3)
+            y = np.full(30, 0.5) if i == 0 else (0.7 * x + 0.3 * rng.random(30)).round(3)
+            tree(root, {("002", "a"): x})
+            handed_in(tmp_path, folder, {("002", "a"): y})
+            expected.append(naive_ccc(x, y))
+        truths[folder] = root / "truth"
+    got = score(Submission(tmp_path / "zip", LAYOUT), truths)
+    assert got["scores"]["noxi-base"] == 0 and expected[0] == pytest.approx(0, abs=1e-12)
+    assert list(got["scores"].values()) == pytest.approx(expected, abs=1e-12)
+    assert got["combined"] == pytest.approx(sum(expected) / 6, abs=1e-12)
+    some = {k: v for k, v in truths.items() if k != "pinsoro-cr"}
+    assert "combined" not in score(Submission(tmp_path / "zip", LAYOUT), some)
+
+
 def test_the_combined_score_by_hand():
     scores = {
         "noxi-base": 0.6,

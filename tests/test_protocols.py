@@ -232,6 +232,16 @@ def test_a_checkpoint_selected_by_a_test_session_is_refused(corpora):
     study(corpora, {"x": start})
 
 
+def test_a_set_of_val_and_test_sessions_is_no_column(corpora):
+    sets = {"noxi/all": {"of": ["noxi/val", "noxi/test"]}}
+    error = refused(corpora, {"x": {"evaluate": ["noxi/all"]}}, sets)
+    assert "has test session noxi/" in error.problem and "val session noxi/" in error.problem
+    own = {"train": ["noxi/all"], "evaluate": ["noxi/all"]}
+    folded = own | {"folds": {"of": "noxi/all", "by": "session"}}  # each fold holds one split only
+    assert "run x evaluates noxi/all" in refused(corpora, {"x": folded}, sets).problem
+    study(corpora, {"x": own | {"evaluate": ["mpiigi/val"]}}, sets)
+
+
 def test_only_columns_with_selecting_sessions_are_marked(corpora):
     """Sets are compared by sessions, and the run that one starts from counts."""
     sets = {"noxi/two": {"of": "noxi/val", "sessions": ["007", "009"]}}

@@ -38,6 +38,18 @@ def check_leaks(
                     )
 
 
+def check_mixture(run: str, evaluate: tuple[str, ...], sets: Sets) -> None:
+    """InputError for a set whose score would pool test sessions with others: a column of neither."""
+    for name in evaluate:
+        of = {sets.split(session): session for session in sets.keys(name)}
+        if "test" in of and len(of) > 1:
+            other = next(split for split in of if split != "test")
+            raise InputError(
+                f"config: run {run} evaluates {name}, which has test session {'/'.join(of['test'])} and {other} session {'/'.join(of[other])}",
+                "declare a set for each split and name both: test never shares a column",
+            )
+
+
 def check_selection(
     run: str, selected: Iterable[Key], evaluate: tuple[str, ...], sets: Sets
 ) -> None:

@@ -196,6 +196,7 @@ class Runs:
         if name in self.folds:
             members = [self.get(fold) for fold in self.folds[name]]
             self._check_classes(name, members)
+            check_mixture(name, run.evaluate, self.sets)
             run = dataclasses.replace(
                 run,
                 weights_of="",
