@@ -17,6 +17,7 @@ from corpora.sheet import Participant
 from corpora.stream_files import shifted
 from corpora.streams import Person, is_robot, label_names, people_below
 from media.container import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from media.probe import stated_length
 from runtime import InputError
 
 LAYOUTS = {
@@ -159,8 +160,9 @@ def _with_streams(
     if silent and row.dataset in sounding:
         log.warning("%s has no audio: excluded", name)
         return dataclasses.replace(row, exclude=True, exclude_reason=NO_SOUND)
+    media = "" if person.audio else row.audio or row.video
     try:
-        odd = shifted(person.prefix)
+        odd = shifted(person.prefix, stated_length(base / media) if media else None)
     except InputError as e:
         # The row stays: the doctor names the file, and so does the job that reads it.
         log.warning("%s", e.problem)

@@ -70,15 +70,18 @@ def lengths(prefix: str | os.PathLike) -> dict[str, tuple[int, float]]:
     return {name: (rows, rates[name]) for name, (rows, _) in stated.items()}
 
 
-def shifted(prefix: str | os.PathLike) -> dict[str, tuple[float, float]]:
+def shifted(
+    prefix: str | os.PathLike, media_s: float | None = None
+) -> dict[str, tuple[float, float]]:
     """Streams that last another time than the person's sound: name -> (seconds, sound's seconds).
 
-    Such a stream belongs to another recording (NoXi-J 147 to 150).
+    Such a stream belongs to another recording (NoXi-J 147 to 150). media_s : seconds of the sound
+    file or video of a person whose streams are pictures only.
     """
     seconds = {name: rows / rate for name, (rows, rate) in lengths(prefix).items()}
     found = {}
     for name, s in seconds.items():
-        sound = sound_length(seconds, name)
+        sound = sound_length(seconds, name) or media_s
         if sound is not None and abs(s - sound) > LENGTH_TOLERANCE_S:
             found[name] = (s, sound)
     return found

@@ -330,6 +330,17 @@ def test_streams_of_another_recording_exclude_the_person(tmp_path, caplog):
     assert "noxi-j/148 expert: clip lasts 90.16 s" in caplog.text
 
 
+def test_pictures_of_another_recording_than_the_sound_file(media, tmp_path):
+    """Who has the pictures' streams and extracts sound from the media: their lengths still count."""
+    folder = tmp_path / "Noxi-J/test/148"
+    for role, seconds in (("expert", 20), ("novice", 2)):
+        put(media, folder / f"{role}.audio.wav", "a.wav")  # 0.2 s
+        streams(folder, role, "clip", rows=seconds * 25)
+    expert, novice = checked(challenge.find(tmp_path, corpus="noxi-j"), tmp_path, tmp_path)
+    assert expert.exclude_reason.startswith("clip lasts 20.00 s, the sound 0.20 s")
+    assert not novice.exclude
+
+
 def test_without_any_sound_nobody_is_an_empty_seat(tmp_path):
     streams(tmp_path / "val/007", "expert", "clip")
     assert not challenge.find(tmp_path)[0].exclude
