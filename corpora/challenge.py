@@ -162,7 +162,8 @@ def _with_streams(
         return dataclasses.replace(row, exclude=True, exclude_reason=NO_SOUND)
     media = "" if person.audio else row.audio or row.video
     try:
-        odd = shifted(person.prefix, stated_length(base / media) if media else None)
+        length = stated_length(base / media) if media else 0.0  # 0: the header does not say
+        odd = shifted(person.prefix, length or None)
     except InputError as e:
         # The row stays: the doctor names the file, and so does the job that reads it.
         log.warning("%s", e.problem)
