@@ -1,6 +1,7 @@
 """Fairness figures of MultiMediate '25 and '26: conditional demographic disparity (CDD).
 
     python -m evaluation.fairness --predictions P.h5 --results results --sheet sessions.tsv
+    snakemake results/tables/main/fairness.csv        # of the runs of a table, mean over seeds
 
 Frames are put into 10 equal-width bins of their label (0..1). With m(g, b) the mean prediction of
 group g in bin b:
@@ -23,12 +24,23 @@ import numpy as np
 
 from corpora.sheet import read_sheet
 from evaluation.predictions import MAX_BEYOND_S, PredictionFile, label_path, matched
-from runtime import InputError
+from evaluation.render import csv_text
+from evaluation.summary import mean_and_std
+from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
+from runtime.log import command_line
+from store.atomic import write_text
+from store.sidecar import write_sidecar
+
+log = get_logger("fairness")
 
 BINS = 10
 GENDERS = ("male", "female")
 LAST_BIN = ("open", "closed")
+
+
+class Unknown(InputError):
+    """Nobody's gender or language is known."""
 
 
 def bins_of(truth: np.ndarray, last_bin: str = "open") -> np.ndarray:
@@ -109,7 +121,7 @@ def fairness(
             parts.setdefault(person.split, []).append(columns)
         record = {"run": f.run, "seed": f.seed, "dataset": f.dataset, "last_bin": last_bin}
     if not any((c[2] != "").any() or (c[3] != "").any() for own in parts.values() for c in own):
-        raise InputError(
+        raise Unknown(
             f"{predictions}: no participant has both labels and a gender or language",
             f"fill the columns gender and language of {sheet}, and score labelled sets",
         )
@@ -129,6 +141,77 @@ def fairness(
     return record | {"splits": splits}
 
 
+def table_lines(records: list[dict]) -> list[list]:
+    """Lines of a csv from records of `fairness`: mean and std over seeds of every figure of a run.
+
+    Raises InputError where two records are of the same run, seed and dataset.
+    """
+    seen: set[tuple] = set()
+    found: dict[tuple, list[tuple[float, int, int]]] = {}
+    for record in records:
+        key = (record["run"], record["seed"], record["dataset"])
+        if key in seen:
+            raise InputError(
+                f"two predictions files are of run {key[0]}, seed {key[1]} on {key[2]}",
+                "give each once",
+            )
+        seen.add(key)
+        for split, own in record["splits"].items():
+            figures = {("gender", " - ".join(GENDERS)): own["cdd_gender"]}
+            figures |= {("language", name): v for name, v in own["cdd_language"].items()}
+            for group, value in figures.items():
+                if value is not None:
+                    place = (record["run"], record["dataset"], split, *group)
+                    counts = (own["participants"], own["frames"])
+                    found.setdefault(place, []).append((value, *counts))
+    lines: list[list] = [
+        [
+            "run",
+            "dataset",
+            "split",
+            "by",
+            "group",
+            "cdd",
+            "cdd_std",
+            "n_seeds",
+            "participants",
+            "frames",
+        ]
+    ]
+    for place, values in found.items():
+        mean, std = mean_and_std([v[0] for v in values])
+        numbers = [f"{mean:.6f}", "" if std is None else f"{std:.6f}"]
+        lines.append([*place, *numbers, len(values), *values[0][1:]])
+    return lines
+
+
+def make_table(paths: list[Path], out: Path, fingerprint: str, command: str, **options) -> None:
+    """Write the csv of several predictions files, and its sidecar.
+
+    Sets without anybody of known gender or language are left out and told; InputError when all are.
+    """
+    records = []
+    for path in paths:
+        try:
+            records.append(fairness(path, **options))
+        except Unknown as e:
+            log.info("%s", e.problem)
+            last = e
+    if not records:
+        raise last
+    lines = table_lines(records)
+    write_text(out, csv_text(lines))
+    write_sidecar(
+        out,
+        inputs={"/".join(p.parts[-3:]): p for p in paths} | {"sheet": options["sheet"]},
+        settings={k: options[k] for k in ("last_bin", "max_beyond_s")},
+        fingerprint=fingerprint,
+        packages=["h5py", "numpy"],
+        command=command,
+        counts={"predictions": len(paths), "figures": len(lines) - 1},
+    )
+
+
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
@@ -139,23 +222,33 @@ def build_parser() -> argparse.ArgumentParser:
         description="Conditional demographic disparity by gender and language, as JSON.",
     )
     add = parser.add_argument
-    add("--predictions", type=Path, required=True, help="predictions file (.h5)")
+    add("--predictions", nargs="+", type=Path, required=True, help="predictions files (.h5)")
     add("--results", type=Path, default=Path("results"), help="results folder")
     add("--sheet", type=Path, required=True, help="sessions sheet with metadata")
     add("--media-root", type=Path, help="folder its paths start from")
     add("--last-bin", choices=LAST_BIN, default="open", help="closed: the label 1 lies in it")
     add("--max-beyond-s", type=float, default=MAX_BEYOND_S, help="as of evaluation.score")
+    add(
+        "--out",
+        type=Path,
+        help="csv to write, mean over seeds (default: JSON of each to the screen)",
+    )
     add_job_arguments(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
+    argv = list(sys.argv[1:] if argv is None else argv)
+
     def work(args: argparse.Namespace) -> None:
-        found = fairness(
-            args.predictions, args.results, args.sheet, args.media_root, args.last_bin,
-            args.max_beyond_s,
-        )  # fmt: skip
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        names = ("results", "sheet", "media_root", "last_bin", "max_beyond_s")
+        options = {name: getattr(args, name) for name in names}
+        if args.out:
+            command = command_line("evaluation.fairness", argv)
+            make_table(args.predictions, args.out, args.fingerprint, command, **options)
+            return
+        for path in args.predictions:
+            print(json.dumps(fairness(path, **options), indent=1, ensure_ascii=False))
 
     return run_job("evaluation.fairness", build_parser(), work, argv)
 

@@ -282,6 +282,31 @@ def test_fairness_reads_the_sheets_metadata(tmp_path, capsys):
     assert "no participant has both labels and a gender" in capsys.readouterr().err
 
 
+def test_fairness_of_several_runs_is_a_table(tmp_path, capsys):
+    """Mean and std over seeds; a set where nobody is known is left out, all of them an error."""
+    arguments, paths = fairness_case(tmp_path, PEOPLE, VALUES), []
+    for seed, gap in ((1, 0.3), (2, 0.1)):
+        n = np.arange(50) / 25
+        series = {("001", "a"): (n, np.full(50, 0.4 + gap)), ("001", "b"): (n, np.full(50, 0.4))}
+        paths.append(write_predictions(tmp_path / f"{seed}.h5", series, seed=seed))
+    unknown = {("009", "a"): (np.arange(50) / 25, np.full(50, 0.4))}
+    paths.append(write_predictions(tmp_path / "u.h5", unknown, dataset="mpiigi"))
+    out = tmp_path / "fairness.csv"
+    more = ["--out", str(out), "--log", str(tmp_path / "log.txt")]
+    assert fairness.main(["--predictions", *map(str, paths), *arguments[2:], *more]) == 0
+    rows = [line.split(",") for line in out.read_text().splitlines()]
+    assert rows[1][:5] == ["da_mamba", "noxi", "test", "gender", "male - female"]
+    assert [float(x) for x in rows[1][5:7]] == pytest.approx([0.2, np.std([0.3, 0.1], ddof=1)])
+    assert rows[1][7:] == ["2", "2", "100"]
+    assert [r[3:5] for r in rows[2:]] == [["language", "de"]]
+    assert "u.h5: no participant" in (tmp_path / "log.txt").read_text()
+    assert fairness.main(["--predictions", str(paths[-1]), *arguments[2:], *more]) == 1
+    assert (
+        fairness.main(["--predictions", str(paths[0]), str(paths[0]), *arguments[2:], *more]) == 1
+    )
+    assert "two predictions files are of run da_mamba, seed 1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("values", "classes", "problem"),
     [

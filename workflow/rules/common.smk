@@ -169,6 +169,23 @@ def table_scores(wildcards):
     return [path for run in runs for path in study.score_files(run)]
 
 
+def sets_of_table(table):
+    return list(
+        dict.fromkeys(s for run in study.table_runs(table) for s in run.evaluate)
+    )
+
+
+def table_predictions(wildcards):
+    # Of the sets that have labels.
+    return [
+        f"{study.results}/predictions/{run.name}/seed-{seed}/{dataset}.h5"
+        for run in study.table_runs(wildcards.table)
+        for seed in run.seeds
+        for dataset in study.datasets(run)
+        if study.labelled(study.evaluated(run, dataset))
+    ]
+
+
 def evaluated_sets():
     return list(dict.fromkeys(s for run in study.runs_of_all() for s in run.evaluate))
 

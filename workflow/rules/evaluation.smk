@@ -96,6 +96,29 @@ use rule table as challenge_table with:
         "table {wildcards.table}, and in the challenge's order"
 
 
+rule fairness:
+    # By its path, of any table: disparities by the sheet's gender and language.
+    input:
+        lambda w: study.label_files(sets_of_table(w.table)),
+        predictions=table_predictions,
+        sheet=study.config["sessions"],
+    output:
+        table="<results>/tables/{table}/fairness.csv",
+        sidecar="<results>/tables/{table}/fairness.json",
+    log:
+        "<logs>/fairness/{table}.log",
+    conda:
+        "../../envs/media.yaml"
+    params:
+        fingerprint=study.fingerprint("evaluation.fairness", study.score_settings()),
+        options=options(study.score_settings() | {"results": study.results}),
+    message:
+        "disparities by gender and language · table {wildcards.table}"
+    shell:
+        "python -m evaluation.fairness --predictions {input.predictions:q} --sheet {input.sheet:q}"
+        " {params.options} --out {output.table:q} --fingerprint {params.fingerprint:q} --log {log:q}"
+
+
 rule curves:
     input:
         lambda w: study.label_files(study.evaluated(study.runs[w.run], w.dataset)),
