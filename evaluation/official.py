@@ -36,6 +36,7 @@ from evaluation.layouts import LAYOUTS, Layout
 from evaluation.metrics import Moments, merge_all
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
+from store.plain import read_plain
 
 log = get_logger("official")
 
@@ -108,8 +109,7 @@ class Submission:
                         f"{self.path}: {name} is a link that leaves the folder",
                         "put the file there",
                     )
-                with open(self.path / name, "rb") as file:
-                    raw = file.read(MOST_BYTES + 1)
+                raw = read_plain(self.path / name, MOST_BYTES)
             text = raw.decode("ascii").replace("\r\n", "\n").replace("\r", "\n")
         except (KeyError, FileNotFoundError) as e:
             raise InputError(

@@ -336,11 +336,15 @@ def test_paths_that_the_job_graph_cannot_name_are_refused(tmp_path, name):
 
 
 def test_shell_metacharacters_pass_through_the_rules(tmp_path):
-    """Real jobs through the real rules: no word of a path is ever a command or an option."""
+    """Real jobs from recordings to the table: no word of a path is ever a command or an option.
+
+    The working folder, the results folder, the sheet, the media's folder and files have such names.
+    """
     folder = 'it\'s "a" $(touch PWNED) `touch PWNED` ; & | é漢 -v'
-    media = tmp_path / "house" / folder
+    house = tmp_path / "ho'use $(touch PWNED) *"
+    results = '-r es\'ults "$(touch PWNED)" `touch PWNED`;é &'
+    media = house / folder
     media.mkdir(parents=True)
-    house = tmp_path / "house"
     # (video, audio, labels) below the folder; leading dashes, braces, globs, newline-free everything
     names = {
         "expert": ("-y --help.mp4", "-n $HOME.wav", "--rate-hz=1 * ?.csv"),
@@ -361,19 +365,15 @@ def test_shell_metacharacters_pass_through_the_rules(tmp_path):
     for name in ("studies.yaml", "config.yaml"):
         shutil.copy(ROOT / name, house / name)
     own = {
-        "results": "results", "sessions": f"{folder}/sessions.tsv", "media_root": folder, "demo": None,
+        "results": results, "sessions": f"{folder}/sessions.tsv", "media_root": folder, "demo": None,
         "features": {"wav2vec2": {"enabled": False}, "clip_face": {"enabled": False}, "flow": {"enabled": False},
                      "flow_magnitude": {"enabled": False}},
         "defaults": {"features": ["egemaps"], "train": ["noxi/train"], "evaluate": ["noxi/val"],
-                     "preset": "demo", "model": {"name": "mlp"}},
-        "runs": {"only": {}}, "tables": {"main": {"runs": ["only"]}},
+                     "preset": "demo", "model": {"name": "mlp"}, "training": {"epochs": 1}, "seeds": [1]},
+        "runs": {"only": {}}, "tables": {"main": {"runs": ["only"], "bootstrap": 10}}, "note": folder,
     }  # fmt: skip
     (house / "own.yaml").write_text(yaml.safe_dump(own, allow_unicode=True), encoding="utf-8")
-    targets = [
-        f"results/{kind}"
-        for person in ("noxi/é001/expert", "noxi/é002/novice")
-        for kind in (f"labels/{person}.h5", f"aligned/{person}/egemaps.h5")
-    ]
+    targets = [f"{results}/{t}" for t in ("tables/main/ccc.csv", "tables/main/ccc.md", "qc/qc.tsv")]
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "2", "--directory", str(house),
          "--workflow-profile", "none", "--configfile", str(house / "own.yaml"), "--nocolor", "--", *targets],
@@ -384,6 +384,9 @@ def test_shell_metacharacters_pass_through_the_rules(tmp_path):
     for target in targets:
         assert (house / target).is_file()
     assert not list(tmp_path.rglob("PWNED*")), "a name was run as a command"
+    assert not (ROOT / "PWNED").exists()
+    named = {p.name for p in house.iterdir()}
+    assert named == {folder, results, ".snakemake", "own.yaml", "studies.yaml", "config.yaml"}
     # media at the top of the working folder, root "": a path may begin with a dash
     (house / "-x.wav").write_bytes((media / names["expert"][1]).read_bytes())
     done = subprocess.run(
