@@ -263,7 +263,7 @@ def write_stream(
             Path(temporary).write_text("".join(line + "\n" for line in lines), encoding="ascii")
     info = {
         "ftype": ftype,
-        "sr": _digits(np.float64(rate_hz)),
+        "sr": _decimal(rate_hz),
         "dim": values.shape[1],
         "byte": values.dtype.itemsize,
         "type": SSI_TYPE[key],
@@ -275,14 +275,19 @@ def write_stream(
     row = 0
     for start, num in pieces:
         place = {
-            "from": _digits(np.float64(start)),
-            "to": _digits(np.float64(start + num / rate_hz)),
+            "from": _decimal(start),
+            "to": _decimal(start + num / rate_hz),
             "byte": row * values.shape[1] * values.dtype.itemsize,
             "num": num,
         }
         lines.append(f"  <chunk {_attributes(place)} />")
         row += num
     write_text(path, "\n".join([*lines, "</stream>", ""]))
+
+
+def _decimal(value: float) -> str:
+    """As SSI writes headers, 25.000: some readers know no exponents. Every digit that is needed."""
+    return np.format_float_positional(np.float64(value), unique=True, min_digits=3)
 
 
 def _digits(value: np.generic) -> str:

@@ -1,16 +1,20 @@
-"""Predictions for other tools: every file is read back by a parser that knows only its form."""
+"""Predictions and features for other tools, read back by parsers that know only the form."""
 
 import csv
+import re
 import xml.etree.ElementTree as ElementTree
 
 import h5py
 import numpy as np
 import pytest
+from aligned_files import feature_file
 from evaluation_data import write_predictions
 
 from evaluation import export
 from runtime import InputError
+from ssi import export as ssi_export
 from ssi.annotation import read_annotation
+from ssi.stream import open_stream
 
 RNG = np.random.default_rng(5)
 WORDS = ("goal oriented", 'adult "seeking"', "noplay")
@@ -146,3 +150,26 @@ def test_names_that_are_not_the_files_are_refused(play, tmp_path):
     with pytest.raises(InputError, match="1/a holds nan at 0.04 s"):
         export.export(odd, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_our_features_as_a_stream_for_other_tools(tmp_path):
+    """As the challenge's scripts read one: numbers out of the header's text, floats out of the body."""
+    x = RNG.normal(size=(70, 5)).astype(np.float32)
+    valid = np.arange(70) % 9 != 4
+    time = 0.48 + np.arange(70) * 0.02
+    feature = feature_file(tmp_path / "f.h5", x, time, valid=valid, name="wav2vec2")
+    out = tmp_path / "Zoë.wav2vec2.stream"
+    assert ssi_export.main([str(feature), "--out", str(out)]) == 0
+    header = out.read_text()
+    dim = int(re.search(r'\bdim="(\d+)"', header)[1])
+    rate, start, end = (
+        float(re.search(rf'\b{key}="([0-9.]+)"', header)[1]) for key in ("sr", "from", "to")
+    )
+    assert re.search(r'(?<!f)type="(\w+)"', header)[1] == "FLOAT" and 'byte="4"' in header
+    assert (dim, rate, start, end) == (5, 50, 0.48, 1.88)
+    body = np.fromfile(f"{out}~", "<f4").reshape(-1, dim)
+    np.testing.assert_array_equal(body[valid], x[valid])
+    assert np.isnan(body[~valid]).all()
+    back = open_stream(out)
+    np.testing.assert_array_equal(back.values, body)
+    np.testing.assert_allclose(back.times, time)
