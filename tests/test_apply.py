@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 from media_files import tone, write_video, write_wav
 
 from alignment import align, clock, labels
+from evaluation.predictions import PredictionFile
 from extractors import egemaps
 from media import probe
 from model import statistics, train
@@ -23,6 +25,17 @@ from workflow.config import load_config, merge
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 8
+RUNS = {
+    "egemaps_mlp": {"features": ["egemaps"], "model": {"name": "mlp"}, "seeds": [1, 2]},
+    "smooth": {"weights_of": "egemaps_mlp", "prediction": {"smooth_s": 1.0}},
+    "clipped": {"base": "child", "prediction": {"clip": True}},
+    "child": {"base": "egemaps_mlp", "prediction": {"smooth_s": 0.5}},
+    "both": {"ensemble_of": "egemaps_mlp", "ensemble": "seeds"},
+    "two": {"ensemble_of": ["egemaps_mlp", "smooth"]},
+    "folded": {"base": "egemaps_mlp", "folds": {"of": "noxi/train", "by": "session"}},
+    "unlike": {"ensemble_of": ["egemaps_mlp", "folded"]},
+    "nested": {"ensemble_of": ["both", "two"]},
+}
 
 
 def voice(seconds, seed):
@@ -47,8 +60,9 @@ def house(tmp_path_factory):
     media = ["--video", str(video or house / "t.mp4"), "--audio", str(sound)]
     feature, aligned = house / "f.h5", home / "expert/egemaps.h5"
     label = results / "labels/noxi/001/expert.h5"
-    model = results / "runs/egemaps_mlp/seed-1/model.safetensors"
-    model.parent.mkdir(parents=True)
+    runs = results / "runs/egemaps_mlp"
+    for seed in (1, 2):
+        (runs / f"seed-{seed}").mkdir(parents=True)
     settings = {"preset": "demo", "features": ["egemaps"], "model": {"name": "mlp"}}
     settings["training"] = {"epochs": 2, "batch": 2}
     data = ["--results", str(results)]
@@ -60,14 +74,15 @@ def house(tmp_path_factory):
         (labels, ["--labels", house / "t.csv", "--probe", record, "--out", label]),
         (statistics, ["--features", "egemaps", "--frame-rate-hz", "25", "--sessions",
                       "noxi/001:expert@train", *data, "--out", house / "s.h5"]),
-        (train, ["--settings", json.dumps(settings), "--train", "noxi/001:expert@train", *data,
-                 "--statistics", house / "s.h5", "--run", "egemaps_mlp", "--seed", "1",
-                 "--history", house / "h.jsonl", "--out", model]),
+        *((train, ["--settings", json.dumps(settings), "--train", "noxi/001:expert@train", *data,
+                   "--statistics", house / "s.h5", "--run", "egemaps_mlp", "--seed", seed,
+                   "--history", house / "h.jsonl", "--out", runs / f"seed-{seed}/model.safetensors"])
+          for seed in (1, 2)),
     ]:  # fmt: skip
         assert stage.main([str(w) for w in words]) == 0, stage
-    talks = house / "my talks/monday"
+    talks = house / "my talks/Müller & Söhne"
     talks.mkdir(parents=True)
-    for i, role in enumerate(("anna", "ben")):
+    for i, role in enumerate(("Anna Ü", "ben")):
         write_video(talks / f"{role}.mp4", frames=150)
         write_wav(talks / f"{role}.wav", voice(6, i))
     config = {
@@ -75,31 +90,40 @@ def house(tmp_path_factory):
         "sessions": str(house / "none.tsv"),
         "demo": None,
         "predict": {"run": "egemaps_mlp", "seed": 1},
+        "runs": RUNS,
     }
     (house / "own.yaml").write_text(yaml.safe_dump(config))
     return house, config
 
 
 def test_from_raw_media_to_engagement_per_frame(house):
+    """The mean of two seeds, of a folder whose names the job graph has to spell otherwise."""
     house, _ = house
     environment = {k: v for k, v in os.environ.items() if k not in ("STUB_JOBS", "PYTHONPATH")}
     call = [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor", "--nolock"]
     call += ["predict", "--configfile", str(house / "own.yaml")]
-    call += ["--config", f"corpus={house / 'my talks'}"]
+    call += ["--config", f"corpus={house / 'my talks'}", "predict={run: both, seed: 0}"]
     done = subprocess.run(
         call, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     place = house / "results/applied/my_talks"
     assert "engagement" in done.stdout and "training" not in done.stderr
-    for role in ("anna", "ben"):
-        path = place / f"engagement/my_talks/monday/{role}.engagement.csv"
+    files = [place / f"predictions/egemaps_mlp.seed-{seed}.h5" for seed in (1, 2)]
+    for role in ("Anna_Ü", "ben"):
+        path = place / f"engagement/my_talks/Müller___Söhne/{role}.engagement.csv"
         with open(path, encoding="utf-8", newline="") as f:
             rows = list(csv.DictReader(f))
         assert len(rows) == 150  # 6 s at 25 Hz
         np.testing.assert_allclose([float(r["time_s"]) for r in rows], np.arange(150) / 25)
         values = np.array([float(r["engagement"]) for r in rows])
         assert np.isfinite(values).all() and values.std() > 0
+        of = []
+        for file in files:
+            with PredictionFile(file) as f:
+                of.append(f.read("Müller___Söhne", role).values)
+        assert np.abs(of[0] - of[1]).max() > 1e-3
+        np.testing.assert_allclose(values, np.mean(of, axis=0), atol=1e-6)
     assert not (place / "faces").exists()  # the run reads sound only
 
 
@@ -111,10 +135,71 @@ def applied(house, **over):
 def test_the_people_of_the_folder_are_the_study(house):
     s = applied(house)
     assert [(p.session, p.role, p.labels) for p in s.participants] == [
-        ("monday", "anna", ""), ("monday", "ben", ""),
+        ("Müller___Söhne", "Anna_Ü", ""), ("Müller___Söhne", "ben", ""),
     ]  # fmt: skip
     assert list(s.features) == ["egemaps"] and s.runs == {} and s.tables == {}
-    assert s.spec(("my_talks", "monday")) == "my_talks/monday:anna,ben@test"
+    assert s.spec(("my_talks", "Müller___Söhne")) == "my_talks/Müller___Söhne:Anna_Ü,ben@test"
+
+
+@pytest.fixture
+def copies(house):
+    """Models under the names of other runs; without the sidecar that says whose they are."""
+    runs = house[0] / "results/runs"
+    made = [f"{run}/seed-1" for run in ("child", "clipped", "folded.fold-1", "folded.fold-2")]
+    for place in made:
+        (runs / place).mkdir(parents=True)
+        shutil.copy(runs / "egemaps_mlp/seed-1/model.safetensors", runs / place)
+    yield runs
+    for place in made:
+        shutil.rmtree((runs / place).parent)
+
+
+def test_a_run_predicts_with_its_own_settings_and_all_its_models(house, copies):
+    """model files and (smooth_s, clip) of each, by the config's base, weights_of and ensemble_of."""
+    own, child = "egemaps_mlp/seed-1", "child/seed-1"
+    for run, seed, expected in [
+        ("egemaps_mlp", 1, [(own, 0, False)]),
+        ("egemaps_mlp", "2", [("egemaps_mlp/seed-2", 0, False)]),  # --config gives text
+        ("smooth", 1, [(own, 1.0, False)]),
+        ("child", 1, [(child, 0.5, False)]),
+        ("clipped", 1, [("clipped/seed-1", 0.5, True)]),
+        ("both", 0, [(own, 0, False), ("egemaps_mlp/seed-2", 0, False)]),
+        ("two", 1, [(own, 0, False), (own, 1.0, False)]),
+        ("folded", 1, [(f"folded.fold-{i}/seed-1", 0, False) for i in (1, 2)]),
+    ]:
+        s = applied(house, predict={"run": run, "seed": seed})
+        found = [
+            (
+                str(Path(m.path).parent.relative_to(copies)),
+                m.prediction["smooth_s"],
+                m.prediction["clip"],
+            )
+            for m in s.models.values()
+        ]
+        assert found == expected
+        assert len(set(s.prediction_files)) == len(expected)
+    for run, seed, problem in [
+        ("both", 1, "predict.seed is 1, but both is the mean of all seeds"),
+        ("nested", 1, "nested is an ensemble of ensembles .both"),
+        ("unlike", 1, "unlike numbers of models .egemaps_mlp: 1, folded: 2"),
+        ("folded", 7, "folded/seed-7/model.safetensors does not exist"),
+        ("egemaps", 1, "predict.run names egemaps, which is no run"),
+    ]:
+        with pytest.raises(InputError, match=problem):
+            applied(house, predict={"run": run, "seed": seed})
+
+
+def test_classes_need_their_names(house):
+    path = house[0] / "results/runs/words/seed-1/model.safetensors"
+    tensors, metadata = load_tensors(house[0] / "results/runs/egemaps_mlp/seed-1/model.safetensors")
+    path.parent.mkdir(parents=True)
+    settings = metadata["settings"] | {"classes": 2}
+    save_tensors(path, tensors, metadata | {"settings": settings})
+    asked = {"predict": {"run": "words", "seed": 1}, "runs": {"words": {}}}
+    with pytest.raises(InputError, match="predicts 2 classes, labels.classes names 0"):
+        applied(house, **asked)
+    s = applied(house, **asked, labels={"rate_hz": 30, "classes": ["no play", "play"]})
+    assert s.export_options() == "--classes 'no play' play --rate-hz=30"
 
 
 def test_features_that_cannot_be_extracted_are_refused_by_name(house):
@@ -139,9 +224,26 @@ def test_features_that_cannot_be_extracted_are_refused_by_name(house):
 
 def test_what_is_not_there_is_named(house, tmp_path):
     with pytest.raises(InputError, match="not trained yet"):
-        applied(house, predict={"run": "dat", "seed": 1})
+        applied(house, predict={"run": "dat", "seed": 1}, runs={"dat": {}})
     with pytest.raises(InputError, match="is not a folder"):
         applied(house, corpus=str(tmp_path / "nowhere"))
+    for kind, problem in [
+        ("empty", "holds no <session>"),
+        ("sound", "holds sound files only .1, the"),
+    ]:
+        (tmp_path / kind / "s").mkdir(parents=True)
+        write_wav(tmp_path / "sound/s/r.wav", tone(1)) if kind == "sound" else None
+        with pytest.raises(InputError, match=problem):
+            applied(house, corpus=str(tmp_path / kind))
+    for place, problem in [
+        ("flat", "holds r.mp4 itself"),
+        ("odd{1}/s", "holds a brace"),
+        ("c/s{", "s{/r.mp4"),
+    ]:
+        (tmp_path / place).mkdir(parents=True)
+        write_video(tmp_path / place / "r.mp4", frames=5)
+        with pytest.raises(InputError, match=problem):
+            applied(house, corpus=str(tmp_path / place.split("/")[0]))
     (tmp_path / "a/s").mkdir(parents=True)
     write_video(tmp_path / "a/s/r.mp4", frames=5)
     with pytest.raises(InputError, match="no video has sound"):
