@@ -12,6 +12,7 @@ from alignment.aligned import AlignedFeature
 from extractors import stream as extractor
 from media import probe
 from runtime import InputError
+from store.features import read_features
 
 
 def probed(prefix, out, *words):
@@ -84,6 +85,11 @@ def test_a_stream_of_another_length_than_the_sound_is_refused(tmp_path, rows, sh
     command += ["--references", *(f"{n}={p}" for n, p in references.items())]
     assert extractor.main(command) == 1
     assert extractor.main([*command, "--max-length-difference", "3"]) == 0
+    # Told so, the stream is taken as missing for as long as the sound lasts.
+    counts = extractor.extract(str(path), str(out), "clip", references, shifted="missing")
+    assert (counts["rows"], counts["valid"], counts["rate_hz"]) == (500, 0, 25)
+    features = read_features(out)
+    assert features.time[-1] == 499 / 25 and np.isnan(features.values).all()
 
 
 def test_without_sound_nothing_is_called_shifted(tmp_path):
