@@ -50,6 +50,13 @@ def test_every_key_is_an_option_of_snakemake(profile):
     assert [key for key in read(profile) if f"--{key}" not in known] == []
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+def test_no_variable_is_put_into_a_command(profile):
+    """Snakemake replaces $NAME by its value, which the job's shell would then read as a command."""
+    values = [str(value) for value in read(profile).values()]
+    assert [value for value in values if re.search(r"\$\{?\w", value)] == []
+
+
 @pytest.mark.parametrize("profile", CLUSTERS)
 def test_every_rule_it_names_exists(profile):
     config = read(profile)

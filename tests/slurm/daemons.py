@@ -130,7 +130,7 @@ class Slurm:
                 self._wait("the last jobs' end", lambda: not self.jobs(), 15)
         for name in ("slurmd", "slurmctld", "munged"):
             self._stop(name, signal.SIGTERM)
-        self._stop_orphans()
+        self.stop_orphans()
 
     def _start(self, name: str, *words: str) -> None:
         with open(self.at / f"{name}.out", "ab") as out:
@@ -158,16 +158,20 @@ class Slurm:
             daemon.kill()
             daemon.wait(10)
 
-    def _stop_orphans(self) -> None:
-        """Kill what outlived its daemon: processes whose environment names this folder."""
-        mark = f"SLURM_CONF={self.at}/slurm.conf".encode()
+    def stop_orphans(self) -> int:
+        """Kill what outlived its daemon: processes whose environment is this SLURM's; how many."""
+        marks = f"SLURM_CONF={self.at}/slurm.conf".encode(), f"PATH={self.at}/bin:".encode()
+        stopped = 0
         for entry in Path("/proc").glob("[0-9]*"):
             try:
-                ours = mark in (entry / "environ").read_bytes().split(b"\0")
+                words = (entry / "environ").read_bytes().split(b"\0")
+                ours = any(word.startswith(marks) for word in words)
                 if ours and int(entry.name) != os.getpid():
                     os.kill(int(entry.name), signal.SIGKILL)
+                    stopped += 1
             except OSError:
                 continue  # gone, or not ours to see
+        return stopped
 
     def _wait(self, what: str, done, seconds: float = 60) -> None:
         end = time.monotonic() + seconds
