@@ -24,8 +24,15 @@ def annotation_value(path: Path) -> str:
     for line in text.splitlines():
         fields = [f.strip() for f in line.split(";")]
         if len(fields) >= 3:
-            return " ".join(fields[2].split())
-    log.warning("%s/%s has no line start;end;value;conf: left out", path.parent.name, path.name)
+            value = " ".join(fields[2].split())
+            if value[:1] in set("=+-@") and _number(value) is None:
+                break  # it would be a formula in the sheet
+            return value
+    log.warning(
+        "%s/%s has no line start;end;value;conf with a plain value: left out",
+        path.parent.name,
+        path.name,
+    )
     return ""
 
 

@@ -64,11 +64,15 @@ class CropWriter:
 
     def __exit__(self, kind, error, traceback) -> None:
         try:
-            if kind is None:
-                self._container.mux(self._stream.encode(None))
-        finally:
-            self._container.close()
-            self._context.__exit__(kind, error, traceback)
+            try:
+                if kind is None:
+                    self._container.mux(self._stream.encode(None))
+            finally:
+                self._container.close()
+        except BaseException as e:
+            self._context.__exit__(type(e), e, e.__traceback__)
+            raise
+        self._context.__exit__(kind, error, traceback)
 
 
 def read_crops(

@@ -1,5 +1,6 @@
 """Write beside, then rename: a killed job leaves no half-written file under the real name."""
 
+import errno
 import fcntl
 import os
 import tempfile
@@ -30,6 +31,11 @@ def atomic_path(path: str | os.PathLike, suffix: str = "") -> Iterator[Path]:
         os.chmod(temporary, 0o666 & ~umask)
         yield temporary
         os.replace(temporary, path)
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            # Many writers do not say what they were writing.
+            raise OSError(e.errno, os.strerror(e.errno), os.fspath(path)) from e
+        raise
     finally:
         os.close(fd)
         temporary.unlink(missing_ok=True)

@@ -258,6 +258,50 @@ def test_training_on_a_full_disk_says_so_and_leaves_nothing(results, tmp_path, l
     assert list(out.iterdir()) == []
 
 
+FULL = """
+import argparse, resource, sys, zipfile
+from pathlib import Path
+import numpy as np
+from matplotlib.figure import Figure
+from extractors.crops import CropWriter
+from runtime.job import run_job
+from ssi.stream import write_stream
+from store.atomic import atomic_path
+
+def crops(path):
+    with CropWriter(path, 224) as writer:
+        for _ in range(20):
+            writer.write(np.random.randint(0, 255, (224, 224, 3), dtype=np.uint8))
+
+def figure(path):
+    figure = Figure(figsize=(10, 10))
+    figure.subplots().imshow(np.random.rand(900, 900))
+    with atomic_path(path, ".png") as temporary:
+        figure.savefig(temporary)
+
+def archive(path):
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as new:
+        new.writestr("a", bytes(100_000))
+
+def stream(path):
+    write_stream(path, np.random.rand(50_000, 2).astype(np.float32), 25.0)
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+for write, name in ((crops, "c.mkv"), (figure, "f.png"), (archive, "z.zip"), (stream, "s.stream")):
+    path = Path(sys.argv[1]) / name
+    print(run_job("m", argparse.ArgumentParser(), lambda args: write(path), []))
+"""
+
+
+def test_every_kind_of_file_says_what_found_no_space(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)  # fmt: skip
+    assert done.stdout.split() == ["1"] * 4, done.stdout + done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    for line, name in zip(said, ("c.mkv", "f.png", "z.zip", "s.stream~"), strict=True):
+        assert line == f"error: no space left while writing {tmp_path / name}"
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may mount a tmpfs")
 def test_a_full_tmpfs_keeps_what_was_there(tmp_path):
     disk = tmp_path / "disk"

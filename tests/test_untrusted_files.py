@@ -325,3 +325,9 @@ def test_the_limits_are_limits_of_this_process(tmp_path):
     code = LIMITED.format(imports="", work="bytes(200 << 20)", megabytes=100)
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x")], cwd=ROOT, capture_output=True, text=True)  # fmt: skip
     assert "MemoryError" in done.stderr
+
+
+@pytest.mark.parametrize("value, kept", [("=HYPERLINK(1)", ""), ("@x", ""), ("-cmd|x", ""), ("German", "German"), ("-1", "-1")])  # fmt: skip
+def test_facts_that_a_spreadsheet_would_run_are_left_out_of_the_sheet(tmp_path, value, kept):
+    (tmp_path / "language.annotation.csv").write_text(f"0;1;{value};1\n")
+    assert annotation_value(tmp_path / "language.annotation.csv") == kept
