@@ -119,9 +119,9 @@ def export(
     Raises InputError for names that are not those of the file's classes, and for values that cannot
     be written: no number, no class.
     """
-    if not re.fullmatch(r"\w[\w-]*", label):
+    if not re.fullmatch(r"\w[\w.-]*", label):
         raise InputError(
-            f"--label {label} cannot be part of a file's name", "use letters, digits, '_' and '-'"
+            f"--label {label} cannot be part of a file's name", "use letters, digits, '.', '_' and '-'"
         )
     written = []
     with PredictionFile(predictions) as f:
