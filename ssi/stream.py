@@ -257,7 +257,7 @@ def write_stream(
     little = values.astype(values.dtype.newbyteorder("<"), copy=False)
     with atomic_path(body_path(path)) as temporary:
         if ftype == "BINARY":
-            np.ascontiguousarray(little).tofile(temporary)
+            Path(temporary).write_bytes(little.tobytes())
         else:
             lines = (delim.join(_digits(v) for v in row) for row in values)
             Path(temporary).write_text("".join(line + "\n" for line in lines), encoding="ascii")
