@@ -468,6 +468,22 @@ def test_protocol_presets_on_the_official_sessions(corpora, preset):
         assert set(s.datasets(handed_in)) == {"noxi", "noxi-add", "noxi-j", "mpiigi"}
 
 
+@pytest.mark.parametrize(("dataset", "preset"), [("mpiigi", "mpiigi_folds"), ("noxi-j", "noxi_j")])
+def test_a_protocol_without_noxi_in_the_sheet(corpora, tmp_path, dataset, preset):
+    """Who holds one corpus alone is told how, and has the table that needs no other."""
+    sheet = tmp_path / "s.tsv"
+    sheet.write_text(write_sheet(p for p in corpora[1] if p.dataset == dataset))
+    files = ROOT / "presets/noxi.yaml", ROOT / f"presets/protocols/{preset}.yaml"
+    with pytest.raises(InputError, match="da_mamba trains on noxi/train") as e:
+        Study(config(corpora[0], *files, sessions=str(sheet)))
+    assert "tables={main: null}" in e.value.cure
+    alone = config(corpora[0], *files, sessions=str(sheet), tables={"main": None})
+    s = Study(alone)
+    table = "mpiigi_alone" if dataset == "mpiigi" else "noxi_j_alone"
+    assert preset in s.refused and table not in s.refused
+    assert {key.split("/")[0] for run in s.table_runs(table) for key in run.train} == {dataset}
+
+
 def test_the_challenges_order_of_test_sets_needs_their_labels(corpora):
     preset = ROOT / "presets/protocols/out_of_domain.yaml"
     over = {"tables": {"out_of_domain": {"challenge": "test"}}}
