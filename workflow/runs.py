@@ -377,8 +377,8 @@ class Runs:
         if not any(t in self.sets for t in keys["train"]):
             raise InputError(
                 f"config: run {name} trains on {', '.join(keys['train'])}, which the sheet does not have",
-                f"sets of the sheet: {', '.join(self.sets)}; to do without this run, take out the tables"
-                " that name it, for example --config 'tables={main: null}'",
+                f"sets of the sheet: {', '.join(self.sets)}; to do without this run, take out the table"
+                " that names it, as presets/without_noxi.yaml does",
             )
         of = keys["folds"]["of"] if keys.get("folds") else []
         both = (set(keys["train"]) & set(keys["evaluate"])) - set(as_list(of))
