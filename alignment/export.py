@@ -22,7 +22,7 @@ from alignment.aligned import AlignedFeature
 from runtime import InputError, progress
 from runtime.job import add_job_arguments, run_job
 from store.features import read_features
-from store.hdf5 import create_hdf5, open_hdf5, reading, remake
+from store.hdf5 import create_hdf5, members, open_hdf5, reading, remake
 
 BLOCK_TICKS = 8192
 DTYPES = ("float32", "float16")
@@ -39,7 +39,7 @@ def linked_files(index: str | Path) -> tuple[dict[str, Path], dict[str, object]]
             )
         found = {}
         for role in json.loads(f.attrs["roles"]):
-            for name in f[role]:
+            for name in members(f, role):
                 link = f[role].get(name, getlink=True)
                 if isinstance(link, h5py.ExternalLink):
                     found[f"{role}/{name}"] = index.parent / link.filename

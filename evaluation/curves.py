@@ -222,7 +222,7 @@ def read_history(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
                     series.setdefault(name, []).append((float(record["epoch"]), float(value)))
     except FileNotFoundError as e:
         raise InputError(f"{path} does not exist", "run the workflow; it makes the file") from e
-    except (ValueError, KeyError, AttributeError) as e:
+    except (ValueError, KeyError, AttributeError, TypeError, ArithmeticError, RecursionError) as e:
         raise InputError(
             f"{path} is not a training history ({str(e)[:80]})",
             f"delete it and train again, it will be remade: rm '{path}'",

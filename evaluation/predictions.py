@@ -15,7 +15,7 @@ from evaluation.confusion import Confusion, not_class
 from evaluation.metrics import Moments, Statistics
 from runtime import InputError
 from store.features import read_features
-from store.hdf5 import open_hdf5, reading
+from store.hdf5 import members, open_hdf5, reading
 
 SCHEMA_VERSION = 1
 MATCH_S = 1e-6  # a label this near to a grid frame takes its value; otherwise linear interpolation
@@ -75,7 +75,7 @@ class PredictionFile:
     def participants(self) -> list[tuple[str, str]]:
         """All (session, role), sorted."""
         with reading(self.path):
-            return sorted((s, r) for s in self._file for r in self._file[s])
+            return sorted((s, r) for s in self._file for r in members(self._file, s))
 
     def sessions(self) -> list[str]:
         """Sessions that the file holds, sorted."""
@@ -96,7 +96,8 @@ class PredictionFile:
 
     def split(self, session: str) -> str:
         """train, val or test; "" where the file does not say."""
-        return str(self._file[session].attrs.get("split", ""))
+        with reading(self.path):
+            return str(self._file[session].attrs.get("split", ""))
 
     def read(self, session: str, role: str) -> Series:
         """One participant's predictions; raises InputError when absent or unsound."""

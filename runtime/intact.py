@@ -20,6 +20,9 @@ DEPTHS = {
     "features": (5,), "aligned": (5, 3), "faces": (4,), "labels": (4,), "runs": (4, 3), "predictions": (4,),
 }  # fmt: skip
 
+EARLIER = {"file", "sha256", "inputs", "settings", "fingerprint", "counts", "versions", "run"}
+EARLIER_RUN = {"command", "commit", "device", "seconds"}
+
 
 def place_of(path: str | Path) -> str:
     """`stage/.../NAME` of a file that lies where the workflow puts its files, "" of any other."""
@@ -55,7 +58,12 @@ def read_sidecar(path: str | Path) -> dict:
     stated = run.get("record_sha256") if isinstance(run, dict) else None
     try:
         # Sidecars of earlier versions have neither a place nor a digest of their own.
-        sound = stated == record_digest(record) if "place" in record or stated else True
+        earlier = (
+            set(record) <= EARLIER
+            and (not run or isinstance(run, dict))
+            and set(run or ()) <= EARLIER_RUN
+        )
+        sound = earlier if stated is None else stated == record_digest(record)
     except RecursionError:
         sound = False
     if not sound:

@@ -14,7 +14,7 @@ import numpy as np
 from alignment.aligned import check_aligned
 from runtime import InputError
 from store.features import check_features
-from store.hdf5 import DAMAGE, open_hdf5, reading
+from store.hdf5 import DAMAGE, members, open_hdf5, reading
 
 BLOCK_BYTES = 1 << 24
 SHOWN_DIMS = 6
@@ -101,7 +101,7 @@ def _describe_session(f: h5py.File) -> Iterator[str]:
     yield f"session     {a['dataset']}/{a['session']} ({a['split']})"
     yield f"clock       {int(a['n_ticks'])} ticks at {float(a['rate_hz']):g} Hz"
     for role in json.loads(a["roles"]):
-        for name in f[role]:
+        for name in members(f, role):
             link = f[role].get(name, getlink=True)
             state = "  MISSING" if _linked(f[role], name) is None else ""
             yield f"  {role}/{name:<20} -> {link.filename}{state}"
@@ -110,7 +110,7 @@ def _describe_session(f: h5py.File) -> Iterator[str]:
 def _describe_predictions(f: h5py.File) -> Iterator[str]:
     yield f"run         {f.attrs['run']}, seed {f.attrs['seed']}, dataset {f.attrs['dataset']}"
     for session in f:
-        for role in f[session]:
+        for role in members(f, session):
             group = f[session][role]
             y, valid = group["engagement"][()], group["valid"][()].astype(bool)
             known = y[valid]
@@ -177,7 +177,7 @@ def _check_session(path: str | Path) -> list[str]:
             return [f"/time is not {n} ticks at {rate:g} Hz"]
         problems = []
         for role in json.loads(f.attrs["roles"]):
-            for name in f[role]:
+            for name in members(f, role):
                 item = _linked(f[role], name)
                 if item is None:
                     target = f[role].get(name, getlink=True).filename
@@ -194,7 +194,7 @@ def _check_predictions(path: str | Path) -> list[str]:
             return ["attributes schema_version and fingerprint are needed"]
         if not len(f):
             return ["no session in it"]
-        for place in (f"{s}/{r}" for s in f for r in f[s]):
+        for place in (f"{s}/{r}" for s in f for r in members(f, s)):
             group = f[place]
             missing = [n for n in ("time", "engagement", "valid") if n not in group]
             if missing:

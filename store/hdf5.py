@@ -135,6 +135,14 @@ def reading(path: str | os.PathLike) -> Iterator[None]:
         ) from e
 
 
+def members(file: h5py.Group, name: str) -> list[str]:
+    """Names inside a group of a file; TypeError for a data set, whose values one by one take minutes."""
+    group = file[name]
+    if not isinstance(group, h5py.Group):
+        raise TypeError(f"/{name} is no group")
+    return list(group)
+
+
 def open_hdf5(path: str | os.PathLike) -> h5py.File:
     """Open an HDF5 file of ours read-only.
 

@@ -133,7 +133,11 @@ def model_metadata(path: str) -> dict:
         with safe_open(path, framework="np") as f:
             metadata = json.loads(f.metadata()["json"])
         names, made_by = metadata["settings"]["features"], metadata.get("features", {})
-        if not all(isinstance(n, str) for n in names) or not all(made_by[n] | {} for n in made_by):
+        if (
+            not names
+            or not all(isinstance(n, str) for n in names)
+            or not all(made_by[n] | {} for n in made_by)
+        ):
             raise ValueError("its features have no names")
     except (SafetensorError, OSError, LookupError, AttributeError, TypeError, ValueError, RecursionError) as e:  # fmt: skip
         raise InputError(

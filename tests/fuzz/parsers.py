@@ -313,7 +313,11 @@ def guarded(folder: Path) -> Parser:
     def check(place: Path) -> None:
         read_features(place / "f.h5")
         data, said = (place / "f.h5").read_bytes(), json.loads((place / "f.json").read_bytes())
-        assert any(data == s["f.h5"] and said == json.loads(s["f.json"]) for s in seeds)
+        # a sidecar of an earlier version has no digest of its own
+        earlier = "place" not in said and "record_sha256" not in (said.get("run") or {})
+        assert any(
+            data == s["f.h5"] and (earlier or said == json.loads(s["f.json"])) for s in seeds
+        )
 
     return Parser("HDF5 and sidecar", 6, seeds, check)
 
