@@ -112,21 +112,30 @@ def export(
     form: str = "challenge",
     classes: Sequence[str] = (),
     label: str = LABEL,
+    only: str = "",
 ) -> list[Path]:
     """Write every participant in one of `FORMATS`; returns the paths.
 
-    classes: names of the classes, of a run of classes; label: what files and tiers are called.
+    classes: names of the classes, of a run of classes; label: what files and tiers are called; only:
+    session/role of the one participant to write.
     Raises InputError for names that are not those of the file's classes, and for values that cannot
     be written: no number, no class.
     """
     if not re.fullmatch(r"\w[\w.-]*", label):
         raise InputError(
-            f"--label {label} cannot be part of a file's name", "use letters, digits, '.', '_' and '-'"
+            f"--label {label} cannot be part of a file's name",
+            "use letters, digits, '.', '_' and '-'",
         )
     written = []
     with PredictionFile(predictions) as f:
         names = check_classes(f, classes)
-        for session, role in f.participants():
+        people = [p for p in f.participants() if only in ("", "/".join(p))]
+        if not people:
+            raise InputError(
+                f"{predictions} holds nobody called {only}",
+                f"write session/role, for example {'/'.join(f.participants()[0])}",
+            )
+        for session, role in people:
             values, valid = frames(f, session, role, rate_hz)
             sound = np.isfinite(values)
             if names:
@@ -220,6 +229,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--format", choices=FORMATS, default="challenge", help="form of the files")
     add("--classes", nargs="+", default=[], metavar="NAME", help="names of the classes, in order")
     add("--label", default=LABEL, help="name in the names of files and tiers (engagement)")
+    add("--only", default="", metavar="SESSION/ROLE", help="one participant (default: everybody)")
     add_job_arguments(parser)
     return parser
 
@@ -228,7 +238,7 @@ def main(argv: list[str] | None = None) -> int:
     return run_job(
         "evaluation.export",
         build_parser(),
-        lambda a: export(a.predictions, a.out_dir, a.rate_hz, a.format, a.classes, a.label),
+        lambda a: export(a.predictions, a.out_dir, a.rate_hz, a.format, a.classes, a.label, a.only),
         argv,
     )
 

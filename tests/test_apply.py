@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -103,13 +104,30 @@ def test_from_raw_media_to_engagement_per_frame(house):
     call = [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor", "--nolock"]
     call += ["predict", "--configfile", str(house / "own.yaml")]
     call += ["--config", f"corpus={house / 'my talks'}", "predict={run: both, seed: 0}"]
-    done = subprocess.run(
-        call, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+    def predicted():
+        return subprocess.run(
+            call, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400
+        )
+
+    # A recording that cannot be read is named, and harms its own session alone.
+    broken = house / "my talks/broken"
+    broken.mkdir()
+    (broken / "eve.mp4").write_bytes(b"no movie")
+    write_wav(broken / "eve.wav", voice(6, 2))
+    done = predicted()
+    assert done.returncode == 1
+    said = done.stdout + done.stderr
+    assert f"to go on without: take broken/eve out of {house / 'my talks'}" in said, said[-3000:]
     place = house / "results/applied/my_talks"
-    assert "engagement" in done.stdout and "training" not in done.stderr
-    files = [place / f"predictions/egemaps_mlp.seed-{seed}.h5" for seed in (1, 2)]
+    assert len(list(place.glob("engagement/*/*/*.csv"))) == 2
+    shutil.rmtree(broken)
+    next(place.glob("engagement/*/*/ben.engagement.csv")).unlink()
+    done = predicted()
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert f"engagement  {place}/engagement/my_talks/*/*.engagement.csv" in done.stdout
+    assert "training" not in done.stderr
+    files = [place / f"predictions/egemaps_mlp.seed-{seed}/Müller___Söhne.h5" for seed in (1, 2)]
     for role in ("Anna_Ü", "ben"):
         path = place / f"engagement/my_talks/Müller___Söhne/{role}.engagement.csv"
         with open(path, encoding="utf-8", newline="") as f:
@@ -177,7 +195,7 @@ def test_a_run_predicts_with_its_own_settings_and_all_its_models(house, copies):
             for m in s.models.values()
         ]
         assert found == expected
-        assert len(set(s.prediction_files)) == len(expected)
+        assert len(set(s.prediction_files("x"))) == len(expected)
     for run, seed, problem in [
         ("both", 1, "predict.seed is 1, but both is the mean of all seeds"),
         ("nested", 1, "nested is an ensemble of ensembles .both"),
@@ -199,7 +217,9 @@ def test_classes_need_their_names(house):
     with pytest.raises(InputError, match="predicts 2 classes, labels.classes names 0"):
         applied(house, **asked)
     s = applied(house, **asked, labels={"rate_hz": 30, "classes": ["no play", "play"]})
-    assert s.export_options() == "--classes 'no play' play --rate-hz=30"
+    words = shlex.split(s.export_options("s", "r"))
+    assert words[:3] == ["--classes", "no play", "play"] and "--only=s/r" in words
+    assert words[-1] == "--rate-hz=30"
 
 
 def test_features_that_cannot_be_extracted_are_refused_by_name(house):

@@ -146,6 +146,8 @@ def test_names_that_are_not_the_files_are_refused(play, tmp_path):
             f["07/purple/engagement"][4] = odd
         with pytest.raises(InputError, match=r"07/purple holds .* at 0.13 s"):
             export.export(path, tmp_path / "out", 30, classes=WORDS)
+    with pytest.raises(InputError, match="holds nobody called 07/yellow"):
+        export.export(path, tmp_path / "out", 30, classes=WORDS, only="07/yellow")
     odd = write_predictions(tmp_path / "n.h5", {("1", "a"): ([0.0, 0.04], [0.5, np.nan])})
     with pytest.raises(InputError, match="1/a holds nan at 0.04 s"):
         export.export(odd, tmp_path / "out")

@@ -146,14 +146,19 @@ class Application(Study):
         self.tables, self.runs, self.refused = {}, {}, {}
         self.on_request, self.tables_of_all, self.unused_runs = [], [], []
 
-    @property
-    def aligned_files(self) -> list[str]:
-        return self.aligned(self.by_session, self.features)
+    def prediction_files(self, session: str) -> list[str]:
+        """Predictions of every model for a session."""
+        return [f"{self.results}/predictions/{name}/{session}.h5" for name in self.models]
 
     @property
-    def prediction_files(self) -> list[str]:
-        """Predictions of every model."""
-        return [f"{self.results}/predictions/{name}.h5" for name in self.models]
+    def mean_folder(self) -> str:
+        """Where the means of several models lie."""
+        return f"{self.results}/predictions/mean/{self.run}.seed-{self.seed}"
+
+    def applied_file(self, session: str) -> str:
+        """What the csv files of a session are written from."""
+        files = self.prediction_files(session)
+        return files[0] if len(files) == 1 else f"{self.mean_folder}/{session}.h5"
 
     @property
     def csv_files(self) -> list[str]:
@@ -168,21 +173,25 @@ class Application(Study):
         model = self.models[run]
         return {"run": model.run, **model.prediction}
 
-    def prediction_options(self, name: str) -> str:
+    def prediction_options(self, name: str, session: str) -> str:
         """Command-line options of model.predict, as the run's section in the config has them."""
-        sessions = [self.spec(key) for key in self.by_session]
-        settings = self.prediction_settings(name)
-        return options(settings | {"sessions": sessions, "results": self.results})
+        place = {"sessions": [self.spec((self.dataset, session))], "results": self.results}
+        return options(self.prediction_settings(name) | place)
 
-    def mean_options(self) -> str:
+    def mean_options(self, session: str) -> str:
         """Command-line options of evaluation.ensemble."""
-        sessions = [self.spec(key) for key in self.by_session]
+        sessions = [self.spec((self.dataset, session))]
         return options({"sessions": sessions, "name": self.run, "seed": self.seed})
 
-    def export_options(self) -> str:
-        """Command-line options of evaluation.export: a line per label frame."""
+    def export_options(self, session: str, role: str) -> str:
+        """Command-line options of evaluation.export: one person, a line per label frame."""
         return options(
-            {"rate_hz": self.config["labels"]["rate_hz"], "classes": self.classes or None}
+            {
+                "rate_hz": self.config["labels"]["rate_hz"],
+                "classes": self.classes or None,
+                "only": f"{session}/{role}",
+                "out_dir": f"{self.results}/engagement",
+            }
         )
 
     def closing(self) -> str:

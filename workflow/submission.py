@@ -46,7 +46,7 @@ def submission(study: Study) -> dict:
     }
     _check_folders(study, run, layout, wanted)
     for name, folder in wanted.items():
-        _check_people(study, run, f"{name} of a {layout.year} submission", folder)
+        _check_people(study, run, name, folder, layout.year)
     home = f"{study.results}/predictions/{run.name}/seed-{section['seed']}"
     people = [(f.dataset, *p) for f in wanted.values() for p in f.required()]
     return section | {
@@ -80,9 +80,13 @@ def _check_folders(study: Study, run: Run, layout: Layout, wanted: dict[str, Fol
         )
 
 
-def _check_people(study: Study, run: Run, place: str, folder: Folder) -> None:
+def _check_people(study: Study, run: Run, name: str, folder: Folder, year: int) -> None:
     """InputError naming who is not in the sheet, excluded, not predicted, or one too many."""
-    sheet, dataset = study.config["sessions"], folder.dataset
+    sheet, dataset, place = (
+        study.config["sessions"],
+        folder.dataset,
+        f"{name} of a {year} submission",
+    )
     rows = {
         (p.session, p.role): p
         for p in (*study.participants, *study.excluded)
@@ -92,8 +96,8 @@ def _check_people(study: Study, run: Run, place: str, folder: Folder) -> None:
     if missing := [p for p in required if p not in rows]:
         raise InputError(
             f"{sheet} lacks {_names(dataset, missing)}: {place} must hold them",
-            f"add their rows (python -m corpora init prints them), or leave {dataset} out on purpose"
-            " (submission.without)",
+            "add their rows (python -m corpora init prints them), or leave the folder out on purpose:"
+            f" submission.without: [{name}]",
         )
     if excluded := [rows[p] for p in required if rows[p].exclude]:
         lines = ", ".join(str(p.line) for p in excluded)

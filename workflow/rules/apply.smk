@@ -1,13 +1,14 @@
 # A trained run on a new folder of recordings: predictions of every model, their mean, a csv per person.
+# Session by session, so that a recording that fails harms its own session alone.
 rule apply:
     input:
-        study.aligned_files,
+        lambda w: study.aligned([(study.dataset, w.session)], study.features),
         checkpoint=lambda w: study.models[w.model].path,
     output:
-        predictions="<results>/predictions/{model}.h5",
-        sidecar="<results>/predictions/{model}.json",
+        predictions="<results>/predictions/{model}/{session}.h5",
+        sidecar="<results>/predictions/{model}/{session}.json",
     log:
-        "<logs>/apply/{model}.log",
+        "<logs>/apply/{model}.{session}.log",
     wildcard_constraints:
         model=constraint(study.models),
     conda:
@@ -19,9 +20,9 @@ rule apply:
         fingerprint=lambda w: study.fingerprint(
             "model.predict", study.prediction_settings(w.model)
         ),
-        options=lambda w: study.prediction_options(w.model),
+        options=lambda w: study.prediction_options(w.model, w.session),
     message:
-        f"predicting {study.dataset} with {{wildcards.model}}"
+        "predicting {wildcards.session} with {wildcards.model}"
     shell:
         "python -m model.predict --checkpoint {input.checkpoint:q} {params.options}"
         " --out {output.predictions:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
@@ -30,44 +31,46 @@ rule apply:
 rule apply_mean:
     # An ensemble, or the folds of a run.
     input:
-        study.prediction_files,
+        lambda w: study.prediction_files(w.session),
     output:
-        predictions=f"<results>/predictions/mean/{study.run}.seed-{study.seed}.h5",
-        sidecar=f"<results>/predictions/mean/{study.run}.seed-{study.seed}.json",
+        predictions=f"{study.mean_folder}/{{session}}.h5",
+        sidecar=f"{study.mean_folder}/{{session}}.json",
     log:
-        f"<logs>/apply_mean/{study.run}.seed-{study.seed}.log",
+        "<logs>/apply_mean/{session}.log",
     conda:
         "../../envs/media.yaml"
     params:
         fingerprint=study.fingerprint("evaluation.ensemble"),
-        options=study.mean_options(),
+        options=lambda w: study.mean_options(w.session),
     message:
-        f"the mean of {len(study.models)} models"
+        f"the mean of {len(study.models)} models · {{wildcards.session}}"
     shell:
         "python -m evaluation.ensemble --members {input:q} {params.options}"
         " --out {output.predictions:q} --fingerprint {params.fingerprint:q} --log {log:q}"
 
 
-rule predict:
-    # `snakemake predict --config corpus=FOLDER`
+rule engagement:
     input:
-        (
-            study.prediction_files
-            if len(study.models) == 1
-            else f"<results>/predictions/mean/{study.run}.seed-{study.seed}.h5"
-        ),
+        lambda w: study.applied_file(w.session),
     output:
-        study.csv_files,
+        "<results>/engagement/<participant>.engagement.csv",
     log:
-        "<logs>/engagement.log",
+        "<logs>/engagement/{dataset}.{session}.{role}.log",
     conda:
         "../../envs/media.yaml"
     params:
         fingerprint=study.fingerprint("evaluation.export"),
-        options=study.export_options(),
-        folder=f"{study.results}/engagement",
+        options=lambda w: study.export_options(w.session, w.role),
     message:
-        "writing engagement per frame"
+        "engagement per frame · {wildcards.session} {wildcards.role}"
     shell:
-        "python -m evaluation.export --predictions {input:q} --out-dir {params.folder:q} --format csv"
-        " {params.options} --log {log:q}"
+        "python -m evaluation.export --predictions {input:q} --format csv {params.options}"
+        " --log {log:q}"
+
+
+rule predict:
+    # `snakemake predict --config corpus=FOLDER`
+    input:
+        study.csv_files,
+    message:
+        "engagement per frame is up to date"
