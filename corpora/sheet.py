@@ -230,7 +230,7 @@ def _participant(line: int, row: dict[str, str], root: str, problems: _Problems)
             bad(
                 column,
                 "cannot be a folder name here",
-                "use letters, digits, '.', '_' and '-', and start with a letter or digit",
+                "use at most 80 letters, digits, '.', '_' and '-', and start with a letter or digit",
             )
     if values["split"] and values["split"] not in SPLITS:
         bad("split", "is no split", suggestion(values["split"], SPLITS))

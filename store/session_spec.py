@@ -9,8 +9,9 @@ from pathlib import Path
 
 from runtime import InputError
 
-# Names become folders: a letter or digit first, no separator, nothing that leaves its folder.
-NAME = re.compile(r"\w[\w.-]*")
+# Names become folders: a letter or digit first, no separator, nothing that leaves its folder. Three
+# of them make the name of a log, which has at most 255 bytes.
+NAME = re.compile(r"\w[\w.-]{0,79}")
 
 
 @dataclass(frozen=True)

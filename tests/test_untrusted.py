@@ -41,7 +41,7 @@ PACKAGES = sorted(p.parent.name for p in ROOT.glob("*/__init__.py") if p.parent.
 
 CLIMBING = [
     "..", ".", "../x", "a/b", "/etc", "a\\b", ".hidden", "-rf", "~", "~root", "a b", "a\0b", "$(id)", "`id`",
-    "a;b", "a|b", "a:b", "a*", "*", "a\nb", "C:", "{x}", "%2e%2e", "a'b", 'a"b', "\u202egpj", " ",
+    "a;b", "a|b", "a:b", "a*", "*", "a\nb", "C:", "{x}", "%2e%2e", "a'b", 'a"b', "\u202egpj", " ", "x" * 81,
 ]  # fmt: skip
 
 
