@@ -3,10 +3,10 @@
     python -m tests.soak --kills 50 --seed 0
 
 Each kill hits, by chance, Snakemake with all its jobs (as a reboot does), Snakemake alone (its jobs
-live on for a while), or one job. Then the lock is taken off and the same command is given again. When
-everything is finished before all kills are spent, a random rule is forced to run again with all that
-depends on it. At the end every output must equal those of a run that nobody disturbed (logs, benchmarks, the
-report and the section `run` of sidecars left out), nothing may be left over, and nothing to do.
+live on for a while), or one job. Then the lock is taken off and the same command is given again. The
+first half falls where chance wills, the others on the stages that were hit least. At the end every
+output must equal those of a run that nobody disturbed (logs, benchmarks, the report and the section
+`run` of sidecars left out), nothing may be left over, and nothing to do.
 """
 
 import argparse
@@ -38,7 +38,8 @@ from tests.soak.study import (
 
 WAYS = ("all", "all", "snakemake", "job", "job")
 LONGEST_S = 6.0  # a call is disturbed after at most this long with jobs running
-START_S = 60.0
+SOON_S = 1.5  # the same, after a job of the stage that is aimed at has started
+START_S = 300.0
 
 
 def stage_of(process: psutil.Process) -> str:
@@ -62,8 +63,13 @@ def jobs_below(parent: psutil.Process) -> dict[str, psutil.Process]:
     return found
 
 
-def kill_at_random(house: Path, rng: random.Random, hit: Counter, *words: str) -> str:
-    """Start the workflow, kill something; returns what, or "finished" when there was no chance."""
+def kill_at_random(
+    house: Path, rng: random.Random, hit: Counter, *words: str, stage: str = ""
+) -> str:
+    """Start the workflow, kill something; returns what, or "finished" when there was no chance.
+
+    stage: wait for a job of this module, and kill soon after it started.
+    """
     log = open(house / "call.log", "ab")  # noqa: SIM115  closed below
     call = subprocess.Popen(
         command(*words),
@@ -76,10 +82,11 @@ def kill_at_random(house: Path, rng: random.Random, hit: Counter, *words: str) -
     log.close()
     main = psutil.Process(call.pid)
     way = rng.choice(WAYS)
-    early = rng.random() < 0.1  # sometimes before any job runs
-    start, delay = time.monotonic(), rng.uniform(0, LONGEST_S)
+    early = not stage and rng.random() < 0.1  # sometimes before any job runs
+    start, delay = time.monotonic(), rng.uniform(0, SOON_S if stage else LONGEST_S)
     while call.poll() is None and time.monotonic() - start < START_S:
-        if early or jobs_below(main):
+        running = jobs_below(main)
+        if early or (stage in running if stage else running):
             break
         time.sleep(0.02)
     end = time.monotonic() + (delay if not early else delay / 4)
@@ -117,11 +124,23 @@ def kill_at_random(house: Path, rng: random.Random, hit: Counter, *words: str) -
     return f"{'snakemake' if way == 'snakemake' else 'everything'} during {', '.join(sorted(running)) or 'the job graph'}"
 
 
-# Rules to make again when everything is finished before the kills are spent.
-RULES = (
-    "demo_session_noxi_001", "probe", "faces", "weights", "egemaps", "clip_face", "flow_magnitude", "labels", "clock",
-    "align", "session", "statistics", "train", "predict", "score", "table", "curves", "qc_session",
-)  # fmt: skip
+# Rules -> modules of their jobs. From the half of the kills on, or as soon as everything is finished,
+# each aims at a stage that was hit least (by chance alone the long jobs would get nearly all), and
+# the rule is made again for it with all that depends on it.
+STAGES = {
+    "demo_session_noxi_001": "corpora.demo", "probe": "media.probe", "faces": "extractors.faces",
+    "weights": "extractors.weights", "egemaps": "extractors.egemaps", "clip_face": "extractors.clip_face",
+    "flow_magnitude": "extractors.flow_magnitude", "labels": "alignment.labels", "clock": "alignment.clock",
+    "align": "alignment.align", "session": "alignment.session", "statistics": "model.statistics",
+    "train": "model.train", "predict": "model.predict", "score": "evaluation.score",
+    "table": "evaluation.tables", "curves": "evaluation.curves", "qc_session": "alignment.qc",
+}  # fmt: skip
+
+
+def least_hit(stages: dict[str, str], hit: Counter, rng: random.Random) -> str:
+    """One of the rules whose stage was hit least."""
+    least = min(hit[module] for module in stages.values())
+    return rng.choice([rule for rule, module in stages.items() if hit[module] == least])
 
 
 def off(config: dict) -> set[str]:
@@ -161,17 +180,21 @@ def soak(
         expected = digests(calm / "results")
         show(f"undisturbed: {len(expected)} files, {time.monotonic() - start:.0f} s")
     hit: Counter = Counter()
+    stages = {rule: module for rule, module in STAGES.items() if rule not in off(config)}
+    aim = ""  # a rule
     again: list[str] = []
     spent = 0
     begin = time.monotonic()
     while spent < kills and time.monotonic() - begin < 60 * minutes:
-        what = kill_at_random(wild, rng, hit, *again)
-        again = []
+        if not aim and spent >= kills / 2:
+            aim = least_hit(stages, hit, rng)
+        what = kill_at_random(wild, rng, hit, *again, stage=stages.get(aim, ""))
         if what == "finished":
-            rules = [r for r in RULES if r not in off(config)]
-            again = ["--forcerun", rng.choice(rules)]
-            show(f"all was finished after {spent} kills; made again: {again[1]}")
+            aim = aim or least_hit(stages, hit, rng)
+            again = ["--forcerun", aim]
+            show(f"all was finished after {spent} kills; made again: {aim}")
             continue
+        aim, again = "", []
         spent += 1
         show(f"kill {spent:>3}: {what}")
         unlocked = run(wild, "--unlock")

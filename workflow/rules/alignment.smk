@@ -80,6 +80,8 @@ rule session:
     # An index for people and their notebooks; no later stage reads it.
     input:
         lambda w: study.aligned([(w.dataset, w.session)], features_of(w)),
+        # Linked, not read: they must be there, but their changes change no link.
+        ancient(label_files_of),
         clock="<results>/aligned/{dataset}/{session}/clock.json",
     output:
         "<results>/aligned/{dataset}/{session}.h5",

@@ -79,6 +79,15 @@ def people_of(wildcards):
     return study.by_session[wildcards.dataset, wildcards.session]
 
 
+def label_files_of(wildcards):
+    """Aligned labels of a session's people."""
+    return [
+        f"{study.results}/labels/{p.dataset}/{p.session}/{p.role}.h5"
+        for p in people_of(wildcards)
+        if p.labels
+    ]
+
+
 def features_of(wildcards):
     return study.session_features((wildcards.dataset, wildcards.session))
 
