@@ -8,18 +8,15 @@ members and no checkpoint of their own. `initial: other` starts training from an
 """
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from model.config import other_network, parse, parse_prediction
-from model.configs.base import check_absent_rate
-from model.configs.prediction import check_finish, check_live
+from model.config import other_network, parse
 from runtime import InputError
 from workflow.config import merge
 from workflow.folds import expand
 from workflow.leaks import check_leaks, check_mixture, check_selection
-from workflow.sets import Sets, as_list
+from workflow.run import Run, check_classes, keys_of, resolved, unknown_run
+from workflow.sets import Sets
 
 # A run of these keys has other weights than the run named by `weights_of`.
 OF_TRAINING = (
@@ -36,77 +33,6 @@ OF_TRAINING = (
     "folds",
 )
 OF_ENSEMBLE = ("ensemble_of", "ensemble", "evaluate", "seeds")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One row of a table: a model with its settings, trained once per seed.
-
-    settings : canonical settings of model and training; prediction : canonical settings of
-    prediction; compares_groups : whether the model has a similarity of groups to show;
-    weights_of : the run whose checkpoints it predicts with, "" for its own; initial : the run whose
-    weights training starts from, "" for random ones; members : the runs whose predictions make up
-    its own, and how: `folds`, or the mean over `runs` (seed by seed) or over runs and `seeds`.
-    """
-
-    name: str
-    features: tuple[str, ...]
-    train: tuple[str, ...]
-    validate: tuple[str, ...]
-    evaluate: tuple[str, ...]
-    seeds: tuple[int, ...]
-    settings: dict
-    prediction: dict
-    compares_groups: bool = False
-    weights_of: str = ""
-    initial: str = ""
-    members: tuple[str, ...] = ()
-    combines: str = ""
-
-    @property
-    def reads_validation(self) -> bool:
-        return self.settings["training"].get("selection") == "best_val"
-
-    @property
-    def weights(self) -> str:
-        """Name of the run that trained the weights."""
-        return self.weights_of or self.name
-
-
-def unknown_run(place: str, name: str, known: Sequence[str]) -> InputError:
-    """The error for a run's name that does not exist, with the nearest one that does."""
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return InputError(
-        f"config: {place} names {name}, which is no run", f"{hint}runs are: {', '.join(known)}"
-    )
-
-
-def keys_of(
-    name: str, given: dict[str, dict], defaults: dict, before: tuple[str, ...] = ()
-) -> dict:
-    """All keys of a run: defaults, base, its own. given: the config's runs.
-
-    Raises InputError for a base that is no run, leads back, or has no training of its own.
-    """
-    own = dict(given[name])
-    base = own.pop("base", None)
-    if base is None:
-        return merge(defaults, own)
-    if base not in given:
-        raise unknown_run(f"runs.{name}.base", base, list(given))
-    if base in (*before, name):
-        raise InputError(
-            f"config: runs.{name}.base leads back to {base}",
-            "let one of these runs stand alone: " + ", ".join((*before, name)),
-        )
-    if given[base].get("weights_of") or given[base].get("ensemble_of"):
-        of = given[base].get("weights_of") or "one of its members"
-        raise InputError(
-            f"config: runs.{name}.base names {base}, which has no training of its own",
-            f"name {of}, whose weights it takes",
-        )
-    return merge(keys_of(base, given, defaults, (*before, name)), own)
 
 
 class Runs:
@@ -192,10 +118,12 @@ class Runs:
         if self.given[name].get("weights_of"):
             run = self._run_with_weights_of(name)
         else:
-            run = self._resolved(name, self._keys(name))
+            run = resolved(name, self._keys(name), self.features, self.sets)
+            if run.initial:
+                self._check_initial(run)
         if name in self.folds:
             members = [self.get(fold) for fold in self.folds[name]]
-            self._check_classes(name, members)
+            check_classes(name, members)
             check_mixture(name, run.evaluate, self.sets)
             run = dataclasses.replace(
                 run,
@@ -255,7 +183,7 @@ class Runs:
                 f"config: the members of run {name} have no seed in common",
                 "choose ensemble: seeds",
             )
-        self._check_classes(name, members)
+        check_classes(name, members)
         return dataclasses.replace(
             members[0],
             name=name,
@@ -267,22 +195,6 @@ class Runs:
             members=tuple(names),
             combines=over,
         )
-
-    @staticmethod
-    def _check_classes(name: str, members: list[Run]) -> None:
-        """Predictions that shall be averaged must be of one kind, and classes have probabilities."""
-        kinds = {(m.settings["task"], m.settings["classes"]) for m in members}
-        if len(kinds) > 1:
-            raise InputError(
-                f"config: the members of run {name} predict different things (task, classes)",
-                "let all members have the same task and classes",
-            )
-        for m in members:
-            if m.settings["task"] == "classification" and m.prediction["mode"] == "stream":
-                raise InputError(
-                    f"config: run {name} averages {m.name}, and mode: stream keeps no probabilities",
-                    "choose mode: window or carry",
-                )
 
     def trained(self, name: str) -> list[str]:
         """Runs whose trainings a run needs, each once: its own, its members', those it starts from."""
@@ -342,7 +254,7 @@ class Runs:
                 "let weights_of name a run that is trained, and leave `base` out",
             )
         source = self.get(source_name)
-        run = self._resolved(name, merge(self._keys(source_name), own))
+        run = resolved(name, merge(self._keys(source_name), own), self.features, self.sets)
         for key in OF_TRAINING:
             if key in own and self._of_training(run) != self._of_training(source):
                 raise InputError(
@@ -360,72 +272,6 @@ class Runs:
     @staticmethod
     def _of_training(run: Run) -> tuple:
         return run.features, run.train, run.validate, run.initial, run.settings
-
-    def _resolved(self, name: str, keys: dict) -> Run:
-        for feature in keys["features"]:
-            if feature not in self.features:
-                raise InputError(
-                    f"config: run {name} reads the feature {feature}, which is not enabled",
-                    f"enable it under `features`, or choose from: {', '.join(self.features)}",
-                )
-        for key in ("train", "validate", "evaluate"):
-            for t in keys[key]:
-                try:
-                    self.sets.keys(t)
-                except InputError as e:
-                    raise InputError(f"{e.problem} (`{key}` of run {name})", e.cure) from e
-        if not any(t in self.sets for t in keys["train"]):
-            raise InputError(
-                f"config: run {name} trains on {', '.join(keys['train'])}, which the sheet does not have",
-                f"sets of the sheet: {', '.join(self.sets)}; to do without this run, take out the table"
-                " that names it, as presets/without_noxi.yaml does",
-            )
-        of = keys["folds"]["of"] if keys.get("folds") else []
-        both = (set(keys["train"]) & set(keys["evaluate"])) - set(as_list(of))
-        if both:
-            raise InputError(
-                f"config: run {name} is trained and evaluated on {', '.join(sorted(both))}",
-                "take it out of `train` or `evaluate`",
-            )
-        try:
-            settings = parse(
-                {
-                    "preset": keys["preset"],
-                    "features": list(keys["features"]),
-                    "frame_rate_hz": keys["frame_rate_hz"],
-                    "model": keys["model"],
-                    "training": keys["training"],
-                }
-                | {key: keys[key] for key in ("task", "classes") if key in keys}
-            )
-            prediction = dataclasses.asdict(parse_prediction(keys.get("prediction") or {}))
-            rate = prediction["absent_rate"]
-            check_absent_rate(rate, len(settings.features), "prediction.absent_rate")
-            if prediction["mode"] != "window":
-                check_live(settings.name, settings.model)
-            check_finish(parse_prediction(prediction), settings.frame_rate_hz, settings.classes)
-        except InputError as e:
-            raise InputError(f"config: run {name}: {e.problem}", e.cure) from e
-        run = Run(
-            name,
-            tuple(keys["features"]),
-            tuple(t for t in keys["train"] if t in self.sets),
-            tuple(t for t in keys["validate"] if t in self.sets),
-            tuple(t for t in keys["evaluate"] if t in self.sets),
-            tuple(keys["seeds"]),
-            settings.canonical(),
-            prediction,
-            settings.model.compares_groups,
-            initial=keys.get("initial") or "",
-        )
-        if run.initial:
-            self._check_initial(run)
-        if run.reads_validation and not run.validate:
-            raise InputError(
-                f"config: run {name} selects by best_val, and none of its `validate` sets is in the sheet",
-                f"sets of the sheet: {', '.join(self.sets)}",
-            )
-        return run
 
     def _check_initial(self, run: Run) -> None:
         """InputError unless the run that this one starts from has one checkpoint that fits."""

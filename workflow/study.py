@@ -18,7 +18,8 @@ from workflow.checkpoints import Checkpoints
 from workflow.config import check_config
 from workflow.fingerprint import code_hash, fingerprint
 from workflow.options import options
-from workflow.runs import Run, Runs, unknown_run
+from workflow.run import Run, unknown_run
+from workflow.runs import Runs
 from workflow.sets import Key, Sets, as_list
 
 REPORTED = Path(__file__).resolve().parent.parent / "evaluation" / "reported.yaml"

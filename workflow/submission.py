@@ -9,7 +9,7 @@ from corpora.stream_files import shifted
 from evaluation.layouts import LAYOUTS, Folder, Layout
 from runtime import InputError
 from workflow.recordings import is_stream
-from workflow.runs import Run, unknown_run
+from workflow.run import Run, unknown_run
 from workflow.study import Study
 
 SHOWN = 4  # people named in a message; the rest is counted

@@ -12,7 +12,7 @@ from runtime import InputError
 from runtime.intact import check_intact
 from workflow.config import merge
 from workflow.folds import fold_run
-from workflow.runs import keys_of, unknown_run
+from workflow.run import keys_of, unknown_run
 
 STREAM = "extractors.stream"
 
