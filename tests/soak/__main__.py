@@ -38,7 +38,9 @@ from tests.soak.study import (
 
 WAYS = ("all", "all", "snakemake", "job", "job")
 LONGEST_S = 6.0  # a call is disturbed after at most this long with jobs running
-SOON_S = 1.5  # the same, after a job of the stage that is aimed at has started
+SOON_S = (
+    0.6  # the same, after a job of the stage that is aimed at has started (jobs import for 0.3 s)
+)
 START_S = 300.0
 
 
