@@ -16,8 +16,9 @@ SESSIONS = {("noxi", "001"), ("noxi", "003"), ("noxi", "007"), ("noxi", "002"), 
 SECONDS = 12
 
 
-def snakemake(*words: str) -> subprocess.CompletedProcess:
+def snakemake(*words: str, **variables: str) -> subprocess.CompletedProcess:
     environment = {k: v for k, v in os.environ.items() if k not in ("STUB_JOBS", "PYTHONPATH")}
+    environment |= variables
     return subprocess.run(
         [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor", *words],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=800,
@@ -53,7 +54,15 @@ def study(tmp_path_factory):
         )
     )
     lock = ["--nolock"]  # the repository may be running something else beside the test
-    done = snakemake("--configfile", str(config), *lock)
+    (house / "reads").mkdir()
+    done = snakemake(
+        "--configfile",
+        str(config),
+        *lock,
+        PYTHONPATH=str(ROOT / "tests/reads"),  # tests/reads/sitecustomize.py
+        TRACE_READS=str(house / "reads"),
+        TRACE_BELOW=str(house / "results"),
+    )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return house, config, done
 
@@ -81,6 +90,41 @@ def test_tables_curves_and_summary(study):
     assert "da_mamba" in done.stdout + done.stderr
     assert "tables/main/ccc" in done.stdout + done.stderr
     assert (results / "qc/qc.tsv").exists()
+
+
+def test_jobs_read_only_what_their_rules_wait_for(study):
+    """Else a kill, or two cores, let a job start before a file that it reads is there."""
+    house, config, _ = study
+    asked = ["--configfile", str(config), "--nolock"]
+    summary = snakemake(*asked, "--detailed-summary").stdout.splitlines()
+    rows = list(csv.DictReader(summary, delimiter="\t"))
+    made_from, outputs = {}, {}  # output -> inputs; log -> outputs
+    for row in rows:
+        output = os.path.abspath(row["output_file"])
+        made_from[output] = [os.path.abspath(p) for p in row["input-file(s)"].split(",")]
+        for log in row["log-file(s)"].split(","):
+            outputs.setdefault(os.path.abspath(log), []).append(output)
+
+    def waits_for(path: str, found: set[str]) -> set[str]:
+        for earlier in set(made_from.get(path, ())) - found:
+            found.add(earlier)
+            waits_for(earlier, found)
+        return found
+
+    seen, undeclared = 0, set()
+    for trace in (house / "reads").glob("*.json"):
+        job = json.loads(trace.read_text())
+        words, opened = job["argv"], set(job["opened"])
+        if "--log" not in words:
+            continue
+        log = words[words.index("--log") + 1]
+        ready = waits_for(outputs[log][0], set())
+        seen += len(opened & ready)
+        own = {log, *outputs[log]}
+        sidecars = {str(Path(p).with_suffix(".json")) for p in ready | own}
+        undeclared |= {(words[words.index("-m") + 1], p) for p in opened - ready - own - sidecars}
+    assert seen > 500
+    assert not undeclared
 
 
 def test_every_output_has_a_complete_sidecar_and_a_log(study):
