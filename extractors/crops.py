@@ -20,6 +20,7 @@ from av.video.reformatter import VideoReformatter
 
 from media.container import open_media
 from runtime import InputError
+from runtime.intact import check_intact
 from store.atomic import atomic_path
 
 CODEC, PIXELS = "libx264", "yuv420p"
@@ -87,8 +88,10 @@ def read_crops(
     gray : yield brightness (H, W) instead of RGB (H, W, 3), both uint8.
     size : resize to size x size; None: as stored.
 
-    Raises InputError when the store is unreadable or does not hold exactly `expected` frames.
+    Raises InputError when the store is unreadable, not what its faces file's sidecar describes, or
+    does not hold exactly `expected` frames.
     """
+    check_intact(path)
     cure = f"delete the faces of this recording and run again: rm '{path}'"
     kind = "gray" if gray else "rgb24"
     reformatter = VideoReformatter()

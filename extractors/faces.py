@@ -331,6 +331,7 @@ def run(args: argparse.Namespace, argv: list[str] | None = None) -> None:
         command=command_line("extractors.faces", sys.argv[1:] if argv is None else argv),
         counts=counts,
         seconds=time.monotonic() - start,
+        beside=[args.crops],
     )
 
 

@@ -4,7 +4,7 @@ Every computed file NAME.h5 or NAME.safetensors has a sidecar NAME.json with its
 place below the results folder and with a checksum of its own (store/sidecar.py). A damaged, cut or
 exchanged file is refused before anything reads it, whatever its own structure says; so is a file
 that was exchanged together with its sidecar. A file without a sidecar is taken as it is: it was not
-made by a job.
+made by a job. Crops (NAME.crops.mkv) are vouched for by the sidecar of their faces file (NAME.json).
 """
 
 import hashlib
@@ -20,6 +20,7 @@ DEPTHS = {
     "features": (5,), "aligned": (5, 3), "faces": (4,), "labels": (4,), "runs": (4, 3), "predictions": (4,),
 }  # fmt: skip
 
+CROPS = ".crops.mkv"
 EARLIER = {"file", "sha256", "inputs", "settings", "fingerprint", "counts", "versions", "run"}
 EARLIER_RUN = {"command", "commit", "device", "seconds"}
 
@@ -71,13 +72,18 @@ def read_sidecar(path: str | Path) -> dict:
     return record
 
 
+def sidecar_of(path: str | Path) -> Path:
+    """Where the sidecar of a computed file lies."""
+    path = Path(path)
+    return path.with_suffix("" if path.name.endswith(CROPS) else ".json").with_suffix(".json")
+
+
 def check_intact(path: str | Path) -> None:
     """InputError unless the file has the checksum of its sidecar; no sidecar: nothing to check.
 
     A file is read once per process and version (inode, size, times of change).
     """
-    path = Path(path)
-    sidecar = path.with_suffix(".json")
+    sidecar = sidecar_of(path)
     try:
         about, stated = os.stat(path), os.stat(sidecar)
     except OSError:
@@ -94,15 +100,20 @@ def check_intact(path: str | Path) -> None:
 def _check(path: str, sidecar: str, version: tuple, sidecar_version: tuple) -> None:
     record = read_sidecar(sidecar)
     cure = f"delete both and run again, they will be remade: rm '{path}' '{sidecar}'"
-    if record["file"] != Path(path).name:
+    name = Path(path).name
+    beside = record.get("beside", {})
+    if name.endswith(CROPS) and not beside:  # of an earlier version
+        return
+    if name not in (record["file"], *beside):
         raise InputError(f"{sidecar} is the sidecar of {record['file'][:80]}", cure)
     made, here = str(record.get("place") or ""), Path(os.path.abspath(path)).parts
+    made = str(Path(made).with_name(name)) if made else ""
     here = here[-len(made.split("/")) :]
     if made and here[0] == made.split("/")[0] and "/".join(here) != made:
         raise InputError(f"{path} was made as {made[:200]}: exchanged, with its sidecar", cure)
     with open(path, "rb") as f:
         digest = hashlib.file_digest(f, "sha256").hexdigest()
-    if digest != record["sha256"]:
+    if digest != beside.get(name, record["sha256"]):
         raise InputError(
             f"{path} is not the file that its sidecar describes (sha256 differs): damaged or exchanged",
             cure,

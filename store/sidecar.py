@@ -9,6 +9,7 @@ import hashlib
 import json
 import shlex
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -90,11 +91,13 @@ def write_sidecar(
     counts: dict[str, object] | None = None,
     seconds: float | None = None,
     device: str = "cpu",
+    beside: Sequence[str | Path] = (),
 ) -> Path:
     """Write the sidecar of `output`; returns its path (`output` with the suffix .json).
 
     inputs maps a role ("video", "weights" ...) to the file read; counts holds facts about the
-    content (rows, valid rows ...); seconds is the wall time of the work.
+    content (rows, valid rows ...); seconds is the wall time of the work; beside: files of the same
+    folder that the job wrote with `output`.
     """
     output = Path(output)
     record = {
@@ -113,6 +116,8 @@ def write_sidecar(
             "seconds": None if seconds is None else round(seconds, 3),
         },
     }
+    if beside:
+        record["beside"] = {Path(path).name: sha256(path) for path in beside}
     record["run"]["record_sha256"] = record_digest(record)
     path = output.with_suffix(".json")
     write_text(path, json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

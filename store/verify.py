@@ -3,17 +3,17 @@
 from pathlib import Path
 
 from runtime import InputError
-from runtime.intact import check_intact
+from runtime.intact import check_intact, sidecar_of
 from workflow.unfinished import PLANNED, plan
 
-SUFFIXES = (".h5", ".safetensors")
+SUFFIXES = (".h5", ".safetensors", ".mkv")
 
 
 def damaged(folder: Path) -> tuple[int, list[tuple[Path, InputError]]]:
     """(files with a sidecar, those that are not what it describes with the reason)."""
     checked, found = 0, []
     for path in sorted(p for p in folder.rglob("*") if p.suffix in SUFFIXES and p.is_file()):
-        if not path.with_suffix(".json").exists():
+        if not sidecar_of(path).exists():
             continue
         checked += 1
         try:
@@ -39,7 +39,7 @@ def verify(folder: Path, remove: bool = False) -> str:
             f"{found[0][1].problem}",
             f"delete them, the next run makes them again: python -m store verify --remove {folder}",
         )
-    gone = [each for path, _ in found for each in (path, path.with_suffix(".json"))]
+    gone = dict.fromkeys(each for path, _ in found for each in (path, sidecar_of(path)))
     if PLANNED.parent.is_dir():
         plan(gone)
     for path in gone:

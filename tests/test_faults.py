@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import torch
 from aligned_files import feature_file
+from face_files import write_crops
 
 from evaluation.predictions import PredictionFile
+from extractors.crops import read_crops
 from model import predict, statistics, train
 from model.checkpoint import load_model
 from model.sessions import SessionReader
@@ -27,6 +29,7 @@ from store.features import read_features
 from store.hdf5 import create_hdf5
 from store.session_spec import parse_spec
 from store.sidecar import write_sidecar
+from store.verify import verify
 from tests.model_data import write_corpus
 
 torch.set_num_threads(1)
@@ -39,8 +42,8 @@ SETTINGS = {
 }
 
 
-def sidecar(path):
-    write_sidecar(path, inputs={}, settings={}, fingerprint="f", packages=[], command="python -m x")
+def sidecar(path, beside=()):
+    write_sidecar(path, inputs={}, settings={}, fingerprint="f", packages=[], command="python -m x", beside=beside)  # fmt: skip
     return path
 
 
@@ -206,6 +209,34 @@ def test_files_may_be_moved_and_copied_out_of_a_results_folder(tmp_path):
     shutil.copytree(model.parent, tmp_path / "results/runs/b/seed-1")
     with pytest.raises(InputError, match="was made as runs/a/seed-1"):
         check_intact(tmp_path / "results/runs/b/seed-1" / model.name)
+
+
+def test_crops_of_another_person_or_damaged_are_noticed(tmp_path):
+    folder = tmp_path / "results/faces/noxi/001"
+    folder.mkdir(parents=True)
+    for i, role in enumerate(("expert", "novice")):
+        crops = write_crops(
+            folder / f"{role}.crops.mkv", [np.full((32, 32, 3), 40 * i, np.uint8)] * 3
+        )
+        (folder / f"{role}.h5").write_bytes(b"faces")
+        sidecar(folder / f"{role}.h5", beside=[crops])
+        assert len(list(read_crops(crops, expected=3))) == 3
+    assert verify(tmp_path / "results") == "4 files checked, 0 removed"
+    own, other = folder / "expert.crops.mkv", folder / "novice.crops.mkv"
+    kept = own.read_bytes()
+    shutil.copy2(other, own)
+    with pytest.raises(InputError, match="sha256 differs"):
+        list(read_crops(own, expected=3))
+    own.write_bytes(kept)
+    for name in ("crops.mkv", "h5", "json"):  # both with their sidecars
+        a, b = folder / f"expert.{name}", folder / f"novice.{name}"
+        a.rename(folder / "x")
+        b.rename(a)
+        (folder / "x").rename(b)
+    with pytest.raises(InputError, match="sidecar of novice.h5"):
+        list(read_crops(own, expected=3))
+    said = verify(tmp_path / "results", remove=True)
+    assert said.startswith("4 files checked, 4 removed") and not list(folder.iterdir())
 
 
 def test_a_prediction_file_of_another_dataset_is_noticed(tmp_path):
