@@ -151,7 +151,8 @@ def _watch(inputs: Inputs, k: int, last: int, house: Path, show: bool, hang_s: f
     shared = mmap.mmap(-1, 8 + 24 * len(names))
     findings = house / "findings.jsonl"
     lost = []
-    bar = tqdm(total=last - k, desc="fuzz", unit="inputs", disable=not show, mininterval=1.0)
+    first, total, terminal = k, last - k, sys.stderr.isatty()
+    bar = tqdm(total=total, desc="fuzz", unit="inputs", disable=not (show and terminal))
     while k < last:
         place = Path(tempfile.mkdtemp(dir=house))
         shared[0:8] = struct.pack("<q", k)
@@ -167,6 +168,12 @@ def _watch(inputs: Inputs, k: int, last: int, house: Path, show: bool, hang_s: f
             now = struct.unpack("<q", shared[0:8])[0]
             if now != at:
                 bar.update(now - at)
+                if (
+                    show
+                    and not terminal
+                    and (now - first) * 10 // total > (at - first) * 10 // total
+                ):
+                    print(f"{now - first} of {total} inputs", file=sys.stderr, flush=True)
                 at, since = now, time.monotonic()
             if done:
                 status = code
