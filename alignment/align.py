@@ -9,12 +9,12 @@ import sys
 import time as wall
 from pathlib import Path
 
-from alignment.aligned import write_aligned
 from alignment.clock import read_clock
 from alignment.resample import index_map, to_ticks
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
+from store.aligned import write_aligned
 from store.features import check_features
 from store.hdf5 import open_hdf5, reading, remake
 from store.sidecar import write_sidecar
@@ -36,7 +36,7 @@ def align(
     max_gap_s: float = DEFAULT_MAX_GAP_S,
     fingerprint: str = "",
 ) -> dict[str, object]:
-    """Write the aligned file (alignment/aligned.py) of a feature file; returns counts.
+    """Write the aligned file (store/aligned.py) of a feature file; returns counts.
 
     A precomputed stream has the rate it came with: where its rows lie further apart than the gap
     limit (NoXi's XLM-R of 2 Hz), its hop is the limit, logged. Raises InputError for a damaged

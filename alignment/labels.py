@@ -54,7 +54,7 @@ def convert(
 
     classes: words of a categorical rating; a label then is its word's place, from 0.
     """
-    from corpora.label_csv import read_labels
+    from formats.label_csv import read_labels
 
     if not (math.isfinite(rate_hz) and rate_hz > 0):
         raise InputError(f"label rate {rate_hz} Hz is not a positive number", "set labels.rate_hz")

@@ -1,7 +1,7 @@
 """Index of a session (HDF5): everything of one session under one name, for people and notebooks.
 
     /time                (N,) float64, session time of the ticks, s
-    /{role}/{feature}    external link to the aligned file (alignment/aligned.py)
+    /{role}/{feature}    external link to the aligned file (store/aligned.py)
     /{role}/engagement   external link to the label file (feature contract, own time stamps)
 Root attributes: schema_version, dataset, session, split, rate_hz, n_ticks, roles (JSON list),
 features (JSON list). Links are relative, so the results folder can be moved; a changed feature

@@ -30,7 +30,17 @@ from workflow.unfinished import PLANNED
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = [
     *("alignment", "corpora", "envs", "evaluation", "extractors", "media", "model", "profiles"),
-    *("runtime", "ssi", "store", "workflow", "Snakefile", "config.yaml", "studies.yaml"),
+    *(
+        "runtime",
+        "formats",
+        "training",
+        "inference",
+        "store",
+        "workflow",
+        "Snakefile",
+        "config.yaml",
+        "studies.yaml",
+    ),
 ]
 SETS = [
     *(f"{dataset}/{split}" for dataset in ("noxi", "noxi-j") for split in ("val", "test")),

@@ -27,14 +27,14 @@ import torch
 
 from benchmarks.synthetic import SHAPES, write_corpus
 from model.batch import Batch
-from model.config import Settings, parse
-from model.optim import MovingAverage, make_optimiser
 from model.registry import build
-from model.train import State, optimise
-from model.windows import Windows
 from runtime.device import describe_device, limit_threads, pick_device
 from runtime.job import add_job_arguments, run_job
 from store.session_spec import parse_specs
+from training.optim import MovingAverage, make_optimiser
+from training.settings import Settings, parse
+from training.train import State, optimise
+from training.windows import Windows
 
 GOAL = 3.0
 

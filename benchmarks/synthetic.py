@@ -11,8 +11,8 @@ import numpy as np
 
 from alignment.align import align
 from alignment.clock import make_clock
-from model.statistics import main as statistics
 from store.features import FeatureAttributes, FeatureWriter
+from training.statistics import main as statistics
 
 # name: (dimension, native rate in Hz, stored type, from the face)
 SHAPES = {

@@ -2,7 +2,7 @@
 
 python -m benchmarks.training [--checkouts . ../before] [--runs '{"preset": "demo"}' ...]
 
-A synthetic corpus of real shape; `python -m model.train` for few and for more epochs in each
+A synthetic corpus of real shape; `python -m training.train` for few and for more epochs in each
 checkout, the checkouts taking turns. The difference of the two is the time of the steps alone,
 loader included, without start and first reading. CPU seconds are of all threads: on a busy machine
 they say more than wall seconds.
@@ -29,7 +29,7 @@ def train(checkout: str, settings: dict, epochs: int, arguments: list[str], fold
     """One training in another process: optimiser steps, wall s, CPU s."""
     training = settings.get("training", {}) | {"epochs": epochs, "warmup_steps": 0}
     history = folder / "history.jsonl"
-    command = [sys.executable, "-m", "model.train", *arguments, "--history", str(history)]
+    command = [sys.executable, "-m", "training.train", *arguments, "--history", str(history)]
     command += ["--settings", json.dumps(settings | {"training": training})]
     start = time.perf_counter()
     process = subprocess.Popen([*command, "--out", str(folder / "m.safetensors")], cwd=checkout)

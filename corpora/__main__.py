@@ -15,8 +15,8 @@ from corpora import challenge, folder
 from corpora.doctor import examine, report
 from corpora.layout import log, summary
 from corpora.sheet import SPLITS, read_sheet, write_sheet
-from corpora.stream_files import longest
 from corpora.streams import CORPORA, find_people
+from formats.stream_files import longest
 from media.probe import stated_length
 from runtime import get_logger
 from runtime.job import run_job

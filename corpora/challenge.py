@@ -14,8 +14,8 @@ from corpora import metadata, mpiigi, noxi
 from corpora.layout import NO_SOUND, child, folder, log, one_file, participant, relative
 from corpora.official import differences
 from corpora.sheet import Participant
-from corpora.stream_files import shifted
 from corpora.streams import Person, is_robot, label_names, people_below
+from formats.stream_files import shifted
 from media.container import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from media.probe import stated_length
 from runtime import InputError

@@ -14,12 +14,10 @@ from hashlib import sha256
 
 import numpy as np
 
-from corpora.label_csv import read_labels, read_lines
-from corpora.stream_files import rows_stated
 from corpora.streams import Person, is_robot
-from runtime import InputError, progress
-from ssi import oddities
-from ssi.rate import (
+from formats.label_csv import read_labels, read_lines
+from formats.ssi import oddities
+from formats.ssi.rate import (
     ABSURD,
     LENGTH_TOLERANCE_S,
     USUAL_RATE_TOLERANCE,
@@ -27,7 +25,9 @@ from ssi.rate import (
     sound_length,
     true_rates,
 )
-from ssi.stream import Stream, open_stream
+from formats.ssi.stream import Stream, open_stream
+from formats.stream_files import rows_stated
+from runtime import InputError, progress
 
 LABEL_TOLERANCE_S = 2.0  # media.length_tolerance_s of config.yaml
 # Rows of two streams that are compared bit by bit: every 8th of the first 320 s at 25 Hz, the same

@@ -18,8 +18,8 @@ from pathlib import Path
 from corpora import metadata
 from corpora.layout import child, folder, log, one_file, participant, subfolders
 from corpora.sheet import Participant
-from corpora.stream_files import SUFFIX
 from corpora.streams import BELOW, SCENE_ROLES, label_names, splits_of
+from formats.stream_files import SUFFIX
 from media.container import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from runtime import InputError
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from corpora.layout import LABELS, child, folder, subfolders
 from corpora.official import official_split
-from corpora.stream_files import SUFFIX, feature_name
+from formats.stream_files import SUFFIX, feature_name
 from runtime import InputError
 
 SCENE_ROLES = ("s", "env")

@@ -30,9 +30,9 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.predictions import MATCH_S, MAX_BEYOND_S, PredictionFile, sample
+from formats.ssi.annotation import Continuous, Discrete, Item, write_annotation
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
-from ssi.annotation import Continuous, Discrete, Item, write_annotation
 from store.atomic import write_text
 
 log = get_logger("export")

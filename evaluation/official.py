@@ -30,10 +30,10 @@ from pathlib import Path
 
 import numpy as np
 
-from corpora.label_csv import read_labels
 from evaluation.confusion import Confusion
 from evaluation.layouts import LAYOUTS, Layout
 from evaluation.metrics import Moments, merge_all
+from formats.label_csv import read_labels
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
 from store.plain import read_plain

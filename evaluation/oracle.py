@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from corpora.demo.composition import session_files
-from corpora.label_csv import read_labels
 from evaluation.predictions import SCHEMA_VERSION
+from formats.label_csv import read_labels
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
 from store.hdf5 import create_hdf5

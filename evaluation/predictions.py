@@ -1,6 +1,6 @@
 """Read predictions and labels, and bring a prediction to the labels' own time stamps.
 
-Predictions file (written by model.predict): HDF5 with root attributes run, seed, dataset,
+Predictions file (written by inference.predict): HDF5 with root attributes run, seed, dataset,
 fingerprint, schema_version and, per session and role, ``time`` (n,) s, ``engagement`` (n,),
 ``valid`` (n,): false where no feature of the target was present. Of a run of classes the root
 attribute classes is their number and ``engagement`` the index of the likeliest one.

@@ -22,9 +22,9 @@ import numpy as np
 from alignment.clock import read_clock, read_json
 from evaluation.layouts import LAYOUTS, Layout
 from evaluation.predictions import MATCH_S, PredictionFile, sample
+from formats.ssi.rate import LENGTH_TOLERANCE_S
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
-from ssi.rate import LENGTH_TOLERANCE_S
 from store.atomic import atomic_path
 from store.session_spec import SessionSpec
 

@@ -20,8 +20,8 @@ from av.video.reformatter import VideoReformatter
 
 from media.container import open_media
 from runtime import InputError
-from runtime.intact import check_intact
 from store.atomic import atomic_path
+from store.intact import check_intact
 
 CODEC, PIXELS = "libx264", "yuv420p"
 RATE = 25  # of the store's own time stamps, which are frame numbers

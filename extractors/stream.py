@@ -1,7 +1,7 @@
 """`from: stream`: a precomputed SSI stream (challenge download, or another tool) as a feature.
 
 Row k describes the instant where its chunk starts + k / rate. The rate is the header's, unless the
-person's other streams (`references`) show it wrong (ssi.rate.infer_rate). Rows that are not
+person's other streams (`references`) show it wrong (formats.ssi.rate.infer_rate). Rows that are not
 finite or absurdly large are not valid. Nothing is interpolated: alignment does that for every
 feature alike. A stream that lasts another time than the person's sound belongs to another
 recording (NoXi-J 147 to 150) and is refused; with `shifted: missing` it becomes as many rows as the
@@ -18,13 +18,13 @@ import time
 
 import numpy as np
 
-from corpora.stream_files import SUFFIX, feature_name, rows_stated
+from formats.ssi import oddities
+from formats.ssi.rate import ABSURD, LENGTH_TOLERANCE_S, sound_length, true_rates
+from formats.ssi.stream import Stream, open_stream
+from formats.stream_files import SUFFIX, feature_name, rows_stated
 from runtime import InputError, get_logger, progress
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
-from ssi import oddities
-from ssi.rate import ABSURD, LENGTH_TOLERANCE_S, sound_length, true_rates
-from ssi.stream import Stream, open_stream
 from store.features import FeatureAttributes, FeatureWriter
 from store.sidecar import write_sidecar
 

@@ -21,8 +21,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from corpora import stream_files
-from corpora.label_csv import read_labels
+from formats import stream_files
+from formats.label_csv import read_labels
 from media.audio import audio_blocks
 from media.complete import check_complete, check_streams, stated_duration, stated_end
 from media.container import open_media, start_time

@@ -10,7 +10,7 @@ from runtime.job import add_job_arguments, run_job
 
 
 def build_parser() -> argparse.ArgumentParser:
-    from model import benchmark
+    from benchmarks import live as benchmark
 
     parser = argparse.ArgumentParser(prog="python -m model", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     """One of the commands."""
     if args.command == "benchmark":
-        from model import benchmark
+        from benchmarks import live as benchmark
 
         benchmark.run(args)
     elif args.settings is not None:

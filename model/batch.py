@@ -20,7 +20,7 @@ class Batch:
     target : (B,) rows of the targets
     partners : (B, P) rows of their partners, -1 where there is none; P may be 0
     label, label_mask : (B, L) engagement, and where it is known and counts; None when predicting
-    person : (R, 3) session, role and window of every row, as indices of `model.windows.Windows`
+    person : (R, 3) session, role and window of every row, as indices of `training.windows.Windows`
     domain : (R,) corpus of every row, 0 unknown (model.prompts); None: all unknown
     prompts : how many of the L frames are prompts, at the beginning; they belong to no recording
     """

@@ -26,10 +26,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from model.batch import Batch
-from model.config import Settings
-from model.losses import score_losses
-from model.optim import make_optimiser
 from model.registry import loss_weights
+from training.losses import score_losses
+from training.optim import make_optimiser
+from training.settings import Settings
 
 # Per state and frame: dt A and its exp, (dt x) B, a h + b, C h and its sum; an exp counts as one.
 SCAN_FLOPS = 7

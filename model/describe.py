@@ -4,9 +4,9 @@ import json
 import sys
 from collections.abc import Iterator
 
-from model.config import PRESETS, Settings, parse
 from model.configs import model_names
 from runtime import InputError
+from training.settings import PRESETS, Settings, parse
 
 PAPER_DIMS = "egemaps=88,wav2vec2=1024,clip_face=512,flow=714,flow_magnitude=139"
 PEOPLE = 2

@@ -9,9 +9,9 @@ import importlib
 
 from torch import nn
 
-from model.config import Settings
 from model.configs import architecture
 from model.frame_model import FrameModel
+from training.settings import Settings
 
 
 def build(

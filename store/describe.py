@@ -11,8 +11,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from alignment.aligned import check_aligned
 from runtime import InputError
+from store.aligned import check_aligned
 from store.features import check_features
 from store.hdf5 import DAMAGE, members, open_hdf5, reading
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import h5py
 
 from runtime import InputError
-from runtime.intact import check_intact
 from store.atomic import atomic_path
 from store.foreign import MOST_RATIO, stops_the_library
+from store.intact import check_intact
 
 # What h5py, and whoever uses what it gives, raise on damaged content.
 DAMAGE = (

@@ -14,8 +14,8 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from runtime.intact import place_of, record_digest
 from store.atomic import write_text
+from store.intact import place_of, record_digest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

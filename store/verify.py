@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from runtime import InputError
-from runtime.intact import check_intact, sidecar_of
+from store.intact import check_intact, sidecar_of
 from workflow.unfinished import PLANNED, plan
 
 SUFFIXES = (".h5", ".safetensors", ".mkv")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssi.stream import body_path, write_stream
+from formats.ssi.stream import body_path, write_stream
 
 RATE = 25.0
 EGEMAPS, W2VBERT = "audio.egemapsv2", "audio.w2vbert2_embeddings"

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from model.batch import Batch
-from model.config import parse
 from model.layers.mamba import BiMambaBlock
 from model.layers.modality_mamba import ModalityLinear, ModalityMamba
 from model.registry import build, count_parameters
 from runtime import InputError
+from training.settings import parse
 
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from model.batch import Batch
-from model.config import parse
 from model.layers.recurrent import BiLstm
 from model.registry import build
+from training.settings import parse
 
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
 

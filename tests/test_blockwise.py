@@ -6,7 +6,7 @@ import torch
 from model.cost import peak_bytes
 from model.layers import blockwise
 from model.layers.attention import CrossAttention
-from model.losses import alignment_loss
+from training.losses import alignment_loss
 
 torch.set_num_threads(1)
 

@@ -7,13 +7,13 @@ import warnings
 import pytest
 import torch
 
+from inference.carry import Carry
+from inference.config import check_live
+from inference.stream import Delayed, Stream, look_ahead, open_stream
 from model.batch import Batch
-from model.config import parse
-from model.configs.prediction import check_live
-from model.live.carry import Carry
-from model.live.stream import Delayed, Stream, look_ahead, open_stream
 from model.registry import build
 from runtime import InputError
+from training.settings import parse
 
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
 

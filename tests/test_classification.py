@@ -12,20 +12,20 @@ from model_data import DIMS, DYAD, write_corpus, write_session
 from sklearn.metrics import cohen_kappa_score
 
 from alignment import labels
-from corpora.label_csv import read_labels
 from evaluation import score as score_module
-from model import predict as predict_module
-from model import statistics as statistics_module
-from model import train as train_module
+from formats.label_csv import read_labels
+from inference import predict as predict_module
 from model.batch import Batch
-from model.checkpoint import load_model
-from model.config import parse
-from model.configs.training import TrainingConfig
-from model.losses import cohen_kappa, cross_entropy_loss, score_losses
-from model.sessions import SessionReader, labels_on_grid
 from runtime import InputError
 from store.features import read_features
 from store.session_spec import parse_spec
+from training import statistics as statistics_module
+from training import train as train_module
+from training.config import TrainingConfig
+from training.losses import cohen_kappa, cross_entropy_loss, score_losses
+from training.model_file import load_model
+from training.sessions import SessionReader, labels_on_grid
+from training.settings import parse
 
 torch.set_num_threads(1)
 CLASSES = 3

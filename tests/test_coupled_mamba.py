@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.batch import Batch
-from model.config import parse
 from model.layers import coupled_scan as scans
 from model.layers.coupled import StateCoupling
 from model.layers.coupled_scan import coupled_scan
@@ -16,6 +15,7 @@ from model.layers.mamba import MambaBlock
 from model.registry import build
 from model.scan import selective_scan
 from runtime import InputError
+from training.settings import parse
 
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from model.batch import Batch
-from model.config import parse, resolve
 from model.describe import describe
 from model.layers.hybrid import HybridBlock
 from model.layers.inputs import Normalise
 from model.layers.mamba import BiMambaBlock, MambaBlock
 from model.layers.transformer import TransformerMixer
-from model.losses import ccc_loss
 from model.registry import build, count_parameters
 from runtime import InputError
+from training.losses import ccc_loss
+from training.settings import parse, resolve
 
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
 

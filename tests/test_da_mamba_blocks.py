@@ -7,7 +7,7 @@ import torch
 from model.layers.attention import ChunkAttention, CrossAttention
 from model.layers.hybrid import HybridBlock
 from model.layers.mamba import MambaBlock
-from model.losses import alignment_loss, ccc, mse_loss
+from training.losses import alignment_loss, ccc, mse_loss
 
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
 

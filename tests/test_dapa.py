@@ -8,9 +8,9 @@ import torch
 
 from model.architectures.dapa import AttentionPool, Exchange, MambaDirections
 from model.batch import Batch
-from model.config import parse
 from model.registry import build
 from runtime import InputError
+from training.settings import parse
 
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from model.batch import Batch
-from model.config import parse
 from model.registry import build, count_parameters
 from runtime import InputError
+from training.settings import parse
 
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
 

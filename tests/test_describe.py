@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.__main__ import main
-from model.config import parse
 from model.configs import model_names
 from model.cost import SCAN_FLOPS, conversation, count_flops, inference, peak_bytes, training_step
 from model.describe import describe, describe_all
@@ -14,6 +13,7 @@ from model.layers.coupled import StateCoupling
 from model.layers.mamba import MambaBlock
 from model.registry import build, count_parameters
 from runtime import InputError
+from training.settings import parse
 
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
 

@@ -60,7 +60,9 @@ def test_jobs_of_no_participant_have_no_exclude_line(tmp_path):
 
 
 def test_failures_of_a_quiet_call():
-    command = "set -euo pipefail;  python -m model.predict --out a.h5 --threads 1 --log logs/x.log"
+    command = (
+        "set -euo pipefail;  python -m inference.predict --out a.h5 --threads 1 --log logs/x.log"
+    )
     quiet = f"RuleException:\nCalledProcessError in file y:\nCommand '{command}' returned non-zero exit status 3.\n"
     assert failures(quiet + quiet) == [{"rule": "predict", "log": "logs/x.log"}]
     loud = SNAKEMAKE.format(log="logs/x.log")

@@ -14,17 +14,17 @@ import torch
 import torch.multiprocessing as multiprocessing
 from model_data import DIMS, DYAD, write_corpus, write_session
 
-from model import distributed
-from model import statistics as statistics_module
-from model import train as train_module
-from model.checkpoint import load_tensors
-from model.losses import (
+from training import distributed
+from training import statistics as statistics_module
+from training import train as train_module
+from training.losses import (
     alignment_loss,
     ccc_loss,
     cross_entropy_loss,
     mse_loss,
     smoothness_loss,
 )
+from training.model_file import load_tensors
 
 torch.set_num_threads(1)
 STEPS = 8
@@ -208,7 +208,7 @@ def test_torchrun_equals_one_process(corpus, tmp_path):
     assert train_module.main(arguments(corpus, tmp_path / "one")) == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*command, "-m", "--", "model.train", *arguments(corpus, tmp_path / "two")],
+        [*command, "-m", "--", "training.train", *arguments(corpus, tmp_path / "two")],
         cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -10,8 +10,8 @@ from stream_trees import EGEMAPS, W2VBERT, label, openface, put, truncate, value
 from corpora.__main__ import main
 from corpora.doctor import ACTIONS, LABEL_TOLERANCE_S, examine
 from corpora.streams import find_people
+from formats.ssi.rate import infer_rate
 from runtime import InputError
-from ssi.rate import infer_rate
 from workflow.config import load_config
 
 

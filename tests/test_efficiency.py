@@ -6,10 +6,18 @@ import math
 
 import pytest
 
-from model.config import parse
-from model.efficiency import axis_table, build_parser, main, plan, to_csv, to_latex, to_markdown
-from model.efficiency_cell import OUT_OF_MEMORY, QUANTITIES, Cell, measure, out_of_memory
+from evaluation.efficiency import (
+    axis_table,
+    build_parser,
+    main,
+    plan,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
+from evaluation.efficiency_cell import OUT_OF_MEMORY, QUANTITIES, Cell, measure, out_of_memory
 from runtime import InputError
+from training.settings import parse
 
 DIMS = {"egemaps": 5, "clip_face": 6}
 DIMS_TEXT = "egemaps=5,clip_face=6"

@@ -15,15 +15,15 @@ from evaluation.metrics import Moments
 from evaluation.predictions import PredictionFile
 from evaluation.score import score
 from evaluation.tables import make_tables
-from model import predict as predict_module
-from model import statistics as statistics_module
-from model import train as train_module
-from model.checkpoint import load_model
-from model.config import parse_prediction
-from model.configs.prediction import frames_each_side
-from model.predict import finish
+from inference import predict as predict_module
+from inference.config import frames_each_side
+from inference.predict import finish
 from runtime import InputError
 from store.session_spec import parse_specs
+from training import statistics as statistics_module
+from training import train as train_module
+from training.model_file import load_model
+from training.settings import parse_prediction
 
 torch.set_num_threads(1)
 TIME = np.arange(200) / 25

@@ -11,10 +11,10 @@ from aligned_files import feature_file
 from evaluation_data import write_predictions
 
 from evaluation import export
+from formats.ssi import export as ssi_export
+from formats.ssi.annotation import read_annotation
+from formats.ssi.stream import open_stream
 from runtime import InputError
-from ssi import export as ssi_export
-from ssi.annotation import read_annotation
-from ssi.stream import open_stream
 
 RNG = np.random.default_rng(5)
 WORDS = ("goal oriented", 'adult "seeking"', "noplay")

@@ -19,18 +19,19 @@ from face_files import write_crops
 
 from evaluation.predictions import PredictionFile
 from extractors.crops import read_crops
-from model import predict, statistics, train
-from model.checkpoint import load_model
-from model.sessions import SessionReader
+from inference import predict
 from runtime import InputError
-from runtime.intact import check_intact, read_sidecar
 from store.atomic import write_text
 from store.features import read_features
 from store.hdf5 import create_hdf5
+from store.intact import check_intact, read_sidecar
 from store.session_spec import parse_spec
 from store.sidecar import write_sidecar
 from store.verify import verify
 from tests.model_data import write_corpus
+from training import statistics, train
+from training.model_file import load_model
+from training.sessions import SessionReader
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parent.parent
@@ -279,7 +280,7 @@ def test_training_on_a_full_disk_says_so_and_leaves_nothing(results, tmp_path, l
     out = tmp_path / "out"
     out.mkdir()
     done = subprocess.run(
-        [sys.executable, "-m", "model.train", *train_words(results, out)],
+        [sys.executable, "-m", "training.train", *train_words(results, out)],
         cwd=ROOT, capture_output=True, text=True, timeout=120,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
         env={k: v for k, v in os.environ.items() if k != "DEBUG"},
@@ -296,7 +297,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from extractors.crops import CropWriter
 from runtime.job import run_job
-from ssi.stream import write_stream
+from formats.ssi.stream import write_stream
 from store.atomic import atomic_path
 
 def crops(path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from corpora.label_csv import read_labels
+from formats.label_csv import read_labels
 from runtime import InputError
 
 

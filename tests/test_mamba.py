@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from model.layers.mamba import BiMambaBlock, MambaBlock
-from model.optim import parameter_groups
 from runtime.torchvision_cpu import allow_torchvision_without_cuda
+from training.optim import parameter_groups
 
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
 

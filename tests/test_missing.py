@@ -10,17 +10,17 @@ import torch
 from model_data import DIMS, DYAD, write_corpus, write_session
 from scipy.stats import chisquare
 
-from model import statistics as statistics_module
-from model import train as train_module
 from model.batch import Batch
-from model.checkpoint import load_model
-from model.config import parse
-from model.losses import ccc
 from model.missing import AbsentStreams, absent_pattern, drop_in_training, drop_streams
 from model.registry import build
-from model.windows import Windows
 from runtime import InputError
 from store.session_spec import parse_specs
+from training import statistics as statistics_module
+from training import train as train_module
+from training.losses import ccc
+from training.model_file import load_model
+from training.settings import parse
+from training.windows import Windows
 
 torch.set_num_threads(1)
 CASES = list(

@@ -7,14 +7,14 @@ import pytest
 import torch
 from model_data import DIMS, write_corpus, write_session
 
-from model import statistics as statistics_module
-from model import train as train_module
 from model.batch import Batch
-from model.config import parse
 from model.configs import model_names
-from model.configs.training import TrainingConfig
-from model.losses import score_losses, smoothness_loss
 from model.registry import build
+from training import statistics as statistics_module
+from training import train as train_module
+from training.config import TrainingConfig
+from training.losses import score_losses, smoothness_loss
+from training.settings import parse
 
 torch.set_num_threads(1)
 FEATURES = ["egemaps", "flow"]

@@ -6,14 +6,14 @@ import pytest
 import torch
 from model_data import DIMS, write_corpus
 
-from model import statistics as statistics_module
-from model.config import parse
 from model.layers import mamba as mamba_module
 from model.layers.mamba import MambaBlock
-from model.losses import alignment_loss, ccc, cross_entropy_loss
 from model.precision import autocast
-from model.train import train
 from store.session_spec import parse_specs
+from training import statistics as statistics_module
+from training.losses import alignment_loss, ccc, cross_entropy_loss
+from training.settings import parse
+from training.train import train
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")

@@ -8,19 +8,19 @@ import pytest
 import torch
 from model_data import DIMS, DYAD, write_session
 
-from model import benchmark
-from model import predict as predict_module
+from benchmarks import live as benchmark
+from inference import predict as predict_module
+from inference.predict import seam_steps
+from inference.session import borders_of
 from model.batch import Batch
-from model.checkpoint import save_model
-from model.config import parse, parse_prediction
 from model.frame_model import FrameModel
-from model.live.session import borders_of
-from model.predict import seam_steps
 from model.registry import build
-from model.sessions import SessionReader
-from model.windows import Windows
 from runtime import InputError
 from store.session_spec import parse_specs
+from training.model_file import save_model
+from training.sessions import SessionReader
+from training.settings import parse, parse_prediction
+from training.windows import Windows
 
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
 
@@ -127,7 +127,7 @@ CONFIGURATIONS = [
 @pytest.mark.parametrize("mode", ["carry", "stream"])
 @pytest.mark.parametrize("options", CONFIGURATIONS, ids=lambda o: "-".join(map(str, o.values())))
 def test_live_modes_equal_one_pass_over_the_session(corpus, tmp_path, monkeypatch, options, mode):
-    monkeypatch.setattr("model.live.session.PIECE", 40)
+    monkeypatch.setattr("inference.session.PIECE", 40)
     network = save(tmp_path / "m.safetensors", ("noxi", "mpiigi"), **options)
     for specs, domain in ((corpus[1][:2], 1), (corpus[1][2:], 2)):
         scores, attributes, _ = run(corpus, tmp_path, specs, "--mode", mode)

@@ -8,18 +8,18 @@ import pytest
 import torch
 from model_data import DIMS, DYAD, write_corpus, write_session
 
-from model import predict as predict_module
-from model import statistics as statistics_module
-from model import train as train_module
+from inference import predict as predict_module
 from model.batch import Batch
-from model.checkpoint import load_model, load_tensors
-from model.config import parse
 from model.configs import model_config, model_names
 from model.prompts import conversations
 from model.registry import build, count_parameters
-from model.windows import Windows
 from runtime import InputError
 from store.session_spec import parse_specs
+from training import statistics as statistics_module
+from training import train as train_module
+from training.model_file import load_model, load_tensors
+from training.settings import parse
+from training.windows import Windows
 
 torch.set_num_threads(1)
 FEATURES = {"egemaps": 5, "clip_face": 4}

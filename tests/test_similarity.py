@@ -9,13 +9,13 @@ import torch
 from model_data import DIMS, DYAD, write_session
 from PIL import Image
 
-from model import similarity as job
-from model.checkpoint import load_model, save_model
-from model.config import parse
+from evaluation import similarity as job
 from model.registry import build
-from model.windows import Windows
 from runtime import InputError
 from store.session_spec import parse_specs
+from training.model_file import load_model, save_model
+from training.settings import parse
+from training.windows import Windows
 
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
 

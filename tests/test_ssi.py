@@ -8,9 +8,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from formats.ssi.annotation import (
+    Continuous,
+    Discrete,
+    Free,
+    Item,
+    read_annotation,
+    write_annotation,
+)
+from formats.ssi.stream import body_path, open_stream, read_header, write_stream
 from runtime import InputError
-from ssi.annotation import Continuous, Discrete, Free, Item, read_annotation, write_annotation
-from ssi.stream import body_path, open_stream, read_header, write_stream
 
 quick = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
+from extractors.compare import compare, main
+from formats.ssi.stream import write_stream
 from runtime import InputError
-from ssi.compare import compare, main
-from ssi.stream import write_stream
 from store.features import FeatureAttributes, write_features
 
 RATE = 25.0

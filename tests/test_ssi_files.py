@@ -6,8 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssi.annotation import Continuous, Discrete, Free, Item, read_annotation, write_annotation
-from ssi.stream import TYPES, body_path, open_stream, write_stream
+from formats.ssi.annotation import (
+    Continuous,
+    Discrete,
+    Free,
+    Item,
+    read_annotation,
+    write_annotation,
+)
+from formats.ssi.stream import TYPES, body_path, open_stream, write_stream
 
 # SSI type -> (struct code, bytes, six values that only this type holds exactly)
 SAMPLES = {

@@ -7,9 +7,9 @@ import pytest
 from stream_trees import EGEMAPS, openface, put, truncate, values
 
 from extractors.stream import extract, first_detected, hold, main
+from formats.ssi import export
+from formats.ssi.stream import open_stream, write_stream
 from runtime import InputError
-from ssi import export
-from ssi.stream import open_stream, write_stream
 from store.features import read_features
 
 

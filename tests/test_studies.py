@@ -6,7 +6,7 @@ import pytest
 import yaml
 from test_reruns import PEOPLE, row
 
-from model import efficiency
+from evaluation import efficiency
 from model.configs import architecture
 from workflow.config import ROOT, load_config, merge
 from workflow.fingerprint import code_hash

@@ -250,4 +250,4 @@ def test_training_fingerprint_holds_the_code_of_its_own_network(sheet):
     for run in ("da_mamba", "egemaps_mlp", "constant"):
         module = architecture(s.runs[run].settings["model"]["name"])
         assert f"architecture={code_hash(module)}" in s.training_fingerprint(run)
-    assert "model.architectures.mlp" not in closure("model.train")
+    assert "model.architectures.mlp" not in closure("training.train")

@@ -10,16 +10,16 @@ import pytest
 import torch
 from model_data import DIMS, DYAD, write_corpus, write_session
 
-from model import predict as predict_module
-from model import statistics as statistics_module
-from model import train as train_module
-from model.checkpoint import load_model, load_tensors, save_tensors
-from model.config import parse
-from model.losses import ccc
-from model.optim import MovingAverage, learning_rate, make_optimiser
-from model.sessions import SessionReader
-from model.windows import Windows
+from inference import predict as predict_module
 from store.session_spec import parse_spec, parse_specs
+from training import statistics as statistics_module
+from training import train as train_module
+from training.losses import ccc
+from training.model_file import load_model, load_tensors, save_tensors
+from training.optim import MovingAverage, learning_rate, make_optimiser
+from training.sessions import SessionReader
+from training.settings import parse
+from training.windows import Windows
 
 torch.set_num_threads(1)
 FEW = {
@@ -279,7 +279,7 @@ def test_predictions_do_not_depend_on_batch_or_slices_and_score_as_validation(
     spec = [corpus[2][0] + "@val"]
     assert run_prediction(corpus, checkpoint, spec, tmp_path / "a.h5") == 0
     monkeypatch.setattr(predict_module, "BATCH", 3)
-    monkeypatch.setattr("model.windows.SLICE_FRAMES", 2 * 32)
+    monkeypatch.setattr("training.windows.SLICE_FRAMES", 2 * 32)
     assert run_prediction(corpus, checkpoint, spec, tmp_path / "b.h5") == 0
     scores, labels, known = [], [], []
     with h5py.File(tmp_path / "a.h5") as a, h5py.File(tmp_path / "b.h5") as b:

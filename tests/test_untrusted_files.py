@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import yaml
 
-from corpora.label_csv import read_labels
 from corpora.metadata import annotation_value
 from corpora.sheet import read_sheet
-from model.checkpoint import load_model, load_tensors, save_model, save_tensors
-from model.config import parse
+from formats.label_csv import read_labels
+from formats.ssi.annotation import read_annotation
+from formats.ssi.stream import open_stream, read_header, write_stream
 from model.registry import build
 from runtime import InputError
-from ssi.annotation import read_annotation
-from ssi.stream import open_stream, read_header, write_stream
 from store.features import read_features
 from store.hdf5 import open_hdf5
 from tests.aligned_files import feature_file
+from training.model_file import load_model, load_tensors, save_model, save_tensors
+from training.settings import parse
 from workflow.config import ROOT, check_config, load_config, load_yaml
 from workflow.trained import model_metadata
 
@@ -123,7 +123,7 @@ def test_xml_without_entities_ends_or_depth(tmp_path):
     nested = f"<stream>{'<a>' * 149_000}{'</a>' * 149_000}{info}</stream>"
     (tmp_path / "nested.stream").write_text(nested)
     files = sorted(tmp_path.glob("*.stream"))
-    said = limited("from ssi.stream import read_header", "read_header(path)", *files)
+    said = limited("from formats.ssi.stream import read_header", "read_header(path)", *files)
     for path, result in zip(files, said, strict=True):
         assert result.startswith("refused") or path.stem == "nested", (path, result)
         assert "root:" not in result
@@ -227,7 +227,7 @@ def test_a_checkpoint_that_claims_a_network_of_gigabytes_is_refused(tmp_path):
     for dims in (10**6, 10**15):
         paths.append(tmp_path / f"{dims}.safetensors")
         save_tensors(paths[-1], tensors, metadata | {"dims": {"egemaps": dims}})
-    said = limited("from model.checkpoint import load_model", "load_model(path)", path, *paths, megabytes=300)  # fmt: skip
+    said = limited("from training.model_file import load_model", "load_model(path)", path, *paths, megabytes=300)  # fmt: skip
     assert said[0] == "right"
     for name, result in zip(paths, said[1:], strict=True):
         # a size that no tensor depends on may be right

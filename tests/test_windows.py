@@ -7,13 +7,13 @@ import pytest
 import torch
 from model_data import DIMS, DYAD, write_corpus, write_feature, write_session
 
-from alignment.aligned import AlignedFeature
-from model import windows as windows_module
-from model.config import parse
-from model.sessions import SessionReader, labels_on_grid
-from model.windows import Windows, foreign_sessions
 from runtime import InputError
+from store.aligned import AlignedFeature
 from store.session_spec import parse_spec, parse_specs
+from training import windows as windows_module
+from training.sessions import SessionReader, labels_on_grid
+from training.settings import parse
+from training.windows import Windows, foreign_sessions
 
 torch.set_num_threads(1)
 SMALL = {"egemaps": 2, "wav2vec2": 3}

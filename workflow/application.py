@@ -174,7 +174,7 @@ class Application(Study):
         return {"run": model.run, **model.prediction}
 
     def prediction_options(self, name: str, session: str) -> str:
-        """Command-line options of model.predict, as the run's section in the config has them."""
+        """Command-line options of inference.predict, as the run's section in the config has them."""
         place = {"sessions": [self.spec((self.dataset, session))], "results": self.results}
         return options(self.prediction_settings(name) | place)
 

@@ -27,7 +27,9 @@ PACKAGES = {
     "media",
     "model",
     "runtime",
-    "ssi",
+    "formats",
+    "inference",
+    "training",
     "store",
     "workflow",
 }

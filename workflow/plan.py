@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corpora.sheet import Participant
-from corpora.stream_files import longest
+from formats.stream_files import longest
 from media.probe import stated_length
 from runtime import InputError
 from runtime.job import run_job

@@ -7,7 +7,7 @@ stream that lies beside the participant, named in the sheet's column `streams`.
 from pathlib import Path
 
 from corpora.sheet import Participant
-from corpora.stream_files import stream_files, stream_path
+from formats.stream_files import stream_files, stream_path
 from runtime import InputError
 
 STREAM_DEFAULTS = {

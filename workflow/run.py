@@ -5,10 +5,10 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model.config import parse, parse_prediction
+from inference.config import check_finish, check_live
 from model.configs.base import check_absent_rate
-from model.configs.prediction import check_finish, check_live
 from runtime import InputError
+from training.settings import parse, parse_prediction
 from workflow.config import merge
 from workflow.sets import Sets, as_list
 

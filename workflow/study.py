@@ -358,7 +358,7 @@ class Study:
             settings["initial"] = r.initial
         # Its own network's code, so that editing one model leaves the runs of all others alone.
         settings["architecture"] = code_hash(architecture(settings["model"]["name"]))
-        return fingerprint("model.train", settings)
+        return fingerprint("training.train", settings)
 
     def efficiency_fingerprint(self) -> str:
         """Sizes that are measured, and the code of the measurement and of each network."""
@@ -366,7 +366,7 @@ class Study:
 
         settings = dict(self.config["efficiency"])
         code = {name: code_hash(architecture(name)) for name in settings["models"]}
-        return fingerprint("model.efficiency", settings | {"architecture": code})
+        return fingerprint("evaluation.efficiency", settings | {"architecture": code})
 
     def score_settings(self) -> dict:
         """Labels may outlast the predictions by what the media check lets through."""

@@ -5,8 +5,8 @@ predicted by the run is named with what to change.
 """
 
 from corpora.sheet import Participant
-from corpora.stream_files import shifted
 from evaluation.layouts import LAYOUTS, Folder, Layout
+from formats.stream_files import shifted
 from runtime import InputError
 from workflow.recordings import is_stream
 from workflow.run import Run, unknown_run

@@ -12,7 +12,7 @@ Sizes in shape comments
     W = sum of the groups' widths (or `context_width`)
 
 There is no public code; what the paper leaves open is chosen here and listed in docs/model.md.
-model.live runs the same network over whole sessions, piece by piece and frame by frame.
+inference runs the same network over whole sessions, piece by piece and frame by frame.
 """
 
 from dataclasses import replace
@@ -28,7 +28,7 @@ from model.layers.hybrid import HybridBlock
 from model.layers.inputs import StreamInput
 from model.layers.mamba import BiMambaBlock, MambaBlock, Memory, mix
 from model.layers.transformer import TransformerMixer
-from model.losses import alignment_loss
+from training.losses import alignment_loss
 
 
 def make_mixer(config: DaMambaConfig, width: int) -> nn.Module:

@@ -73,7 +73,7 @@ class ModelConfig(Checked):
 
     @property
     def compares_groups(self) -> bool:
-        """Whether the model embeds its groups in one space (python -m model.similarity)."""
+        """Whether the model embeds its groups in one space (python -m evaluation.similarity)."""
         return False
 
     def checked(self, features: list[str]) -> "ModelConfig":

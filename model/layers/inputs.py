@@ -8,7 +8,7 @@ class Normalise(nn.Module):
     """(values - mean) / std per dimension, clipped; rows that are not valid become 0.
 
     mean and std are buffers: they travel inside the checkpoint and come from training sessions
-    only (model.statistics). `clip` in standard deviations, 0 = off. `shift`: in training, every
+    only (training.statistics). `clip` in standard deviations, 0 = off. `shift`: in training, every
     person-window gets its own constant offset per dimension, drawn with this many standard
     deviations: voices and faces differ by such offsets, and few training people are easily
     memorised by them.

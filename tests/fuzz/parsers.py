@@ -15,19 +15,15 @@ import h5py
 import numpy as np
 import yaml
 
-from alignment.aligned import AlignedFeature, check_aligned
 from alignment.clock import read_clock, read_probe
-from corpora import metadata, stream_files
-from corpora.label_csv import read_labels
+from corpora import metadata
 from corpora.sheet import NAME, SPLITS, read_sheet, write_sheet
 from evaluation.predictions import PredictionFile
 from evaluation.scorefile import read_scores
 from extractors.weights import resolve as resolve_weights
-from model.config import parse, parse_prediction, resolve
-from model.statistics import read_statistics, statistics
-from runtime import InputError
-from runtime.intact import check_intact, read_sidecar
-from ssi.annotation import (
+from formats import stream_files
+from formats.label_csv import read_labels
+from formats.ssi.annotation import (
     Annotation,
     Continuous,
     Discrete,
@@ -36,15 +32,20 @@ from ssi.annotation import (
     read_annotation,
     write_annotation,
 )
-from ssi.stream import open_stream, write_stream
+from formats.ssi.stream import open_stream, write_stream
+from runtime import InputError
+from store.aligned import AlignedFeature, check_aligned
 from store.describe import describe, validate
 from store.features import read_features
+from store.intact import check_intact, read_sidecar
 from store.session_spec import parse_spec
 from store.sidecar import write_sidecar
 from tests.aligned_files import clock_file, feature_file, probe_record
 from tests.evaluation_data import write_predictions, write_scores
 from tests.fuzz.structured import Mutation, mutate_hdf5
 from tests.model_data import write_session
+from training.settings import parse, parse_prediction, resolve
+from training.statistics import read_statistics, statistics
 from workflow.config import ROOT, check_config, load_yaml, merge
 
 Files = dict[str, bytes]

@@ -232,7 +232,7 @@ def scenario(at: Path, slurm: Slurm) -> None:
 
     second = Call(house, slurm, at / "second.txt", *FASTER, "--", TABLE)
     try:
-        given = wait_for("training", lambda: environment_of(house, "model.train"), second)
+        given = wait_for("training", lambda: environment_of(house, "training.train"), second)
         check(given.get("CUDA_VISIBLE_DEVICES") == "0", "training has no GPU of SLURM's")
         own = {given.get("HOME"), given.get("XDG_CACHE_HOME")}
         check(own == {HOME, f"{house}/.snakemake/cache"}, f"home folders of jobs: {own}")

@@ -8,13 +8,17 @@ import os
 import sys
 
 PACKAGES = ("alignment", "corpora", "evaluation", "extractors", "media", "model")
-SIDE_OUTPUTS = {"extractors.faces": "--crops", "alignment.qc": "--plot", "model.train": "--history"}
+SIDE_OUTPUTS = {
+    "extractors.faces": "--crops",
+    "alignment.qc": "--plot",
+    "training.train": "--history",
+}
 
 OUT_DIR = {
     "evaluation.tables": (
         "ccc.csv", "ccc.md", "ccc.tex", "ccc.json", "sessions.csv", "metrics.csv",
     ),
-    "model.efficiency": tuple(f"efficiency.{kind}" for kind in ("csv", "md", "tex", "png", "json")),
+    "evaluation.efficiency": tuple(f"efficiency.{kind}" for kind in ("csv", "md", "tex", "png", "json")),
 }  # fmt: skip
 
 
@@ -40,7 +44,7 @@ def pretend() -> None:
         for path in outputs
         if path.endswith((".h5", ".safetensors"))
     ]
-    if module == "model.similarity":
+    if module == "evaluation.similarity":
         outputs += [os.path.splitext(values["--out"])[0] + end for end in (".csv", ".json")]
     for path in outputs:
         os.makedirs(os.path.dirname(path), exist_ok=True)

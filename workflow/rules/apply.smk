@@ -18,13 +18,13 @@ rule apply:
         gpu=GPU,
     params:
         fingerprint=lambda w: study.fingerprint(
-            "model.predict", study.prediction_settings(w.model)
+            "inference.predict", study.prediction_settings(w.model)
         ),
         options=lambda w: study.prediction_options(w.model, w.session),
     message:
         "predicting {wildcards.session} with {wildcards.model}"
     shell:
-        "python -m model.predict --checkpoint {input.checkpoint:q} {params.options}"
+        "python -m inference.predict --checkpoint {input.checkpoint:q} {params.options}"
         " --out {output.predictions:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
 
 

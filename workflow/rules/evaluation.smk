@@ -202,7 +202,7 @@ rule similarity:
         mem_mb=4000,
         gpu=GPU,
     params:
-        fingerprint=lambda w: study.fingerprint("model.similarity"),
+        fingerprint=lambda w: study.fingerprint("evaluation.similarity"),
         options=lambda w: options(
             {
                 "sessions": [study.spec(key) for key in evaluated_sessions(w)],
@@ -212,7 +212,7 @@ rule similarity:
     message:
         "similarity of the stream groups · {wildcards.run}"
     shell:
-        "python -m model.similarity --checkpoint {input.checkpoint:q} {params.options}"
+        "python -m evaluation.similarity --checkpoint {input.checkpoint:q} {params.options}"
         " --out {output.picture:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
 
 
@@ -246,7 +246,7 @@ rule efficiency:
     message:
         "measuring memory and time of windows"
     shell:
-        "python -m model.efficiency {params.options} --out-dir {params.folder:q}"
+        "python -m evaluation.efficiency {params.options} --out-dir {params.folder:q}"
         " --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
 
 

@@ -13,7 +13,7 @@ rule statistics:
         mem_mb=2000,
     params:
         fingerprint=lambda w: study.fingerprint(
-            "model.statistics",
+            "training.statistics",
             {
                 "features": run_of(w).features,
                 "frame_rate_hz": run_of(w).settings["frame_rate_hz"],
@@ -31,7 +31,7 @@ rule statistics:
     message:
         "normalisation from the training sets · {wildcards.run}"
     shell:
-        "python -m model.statistics {params.options} --out {output.statistics:q}"
+        "python -m training.statistics {params.options} --out {output.statistics:q}"
         " --fingerprint {params.fingerprint:q} --log {log:q}"
 
 
@@ -70,7 +70,7 @@ rule train:
     message:
         "training {wildcards.run}, seed {wildcards.seed}"
     shell:
-        "python -m model.train --run {wildcards.run} --seed {wildcards.seed}"
+        "python -m training.train --run {wildcards.run} --seed {wildcards.seed}"
         " --settings {params.settings:q} {params.options} --statistics {input.statistics:q}"
         " --out {output.model:q} --history {output.history:q}"
         " --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
@@ -96,7 +96,7 @@ rule predict:
         gpu=GPU,
     params:
         fingerprint=lambda w: study.fingerprint(
-            "model.predict", study.prediction_settings(w.run)
+            "inference.predict", study.prediction_settings(w.run)
         ),
         options=lambda w: options(
             study.prediction_settings(w.run)
@@ -108,7 +108,7 @@ rule predict:
     message:
         "predicting {wildcards.dataset} with {wildcards.run}, seed {wildcards.seed}"
     shell:
-        "python -m model.predict --checkpoint {input.checkpoint:q} {params.options}"
+        "python -m inference.predict --checkpoint {input.checkpoint:q} {params.options}"
         " --out {output.predictions:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
 
 

@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from model.config import Settings, other_network, parse
 from model.registry import build
-from model.sessions import check_identities
 from runtime import InputError
-from runtime.intact import check_intact
 from store.atomic import atomic_path
+from store.intact import check_intact
 from store.session_spec import SessionSpec
+from training.sessions import check_identities
+from training.settings import Settings, other_network, parse
 
 SCHEMA_VERSION = 1
 MOST_BUFFER_BYTES = 1 << 30

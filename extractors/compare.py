@@ -1,6 +1,6 @@
 """Our feature beside a shipped stream of the same recording: do times and values agree?
 
-    python -m ssi.compare results/features/noxi/001/expert/egemaps.h5 noxi/train/001/expert.audio.egemapsv2.stream
+    python -m extractors.compare results/features/noxi/001/expert/egemaps.h5 noxi/train/001/expert.audio.egemapsv2.stream
 
 Prints per dimension Pearson's r at lag 0, the lag with the highest r (positive: ours comes later),
 r there, and the ratio of the standard deviations (ours over theirs); a last line holds the medians.
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from formats.ssi.rate import ABSURD
+from formats.ssi.stream import open_stream
 from runtime import InputError
 from runtime.job import add_job_arguments, run_job
-from ssi.rate import ABSURD
-from ssi.stream import open_stream
 from store.features import Features, read_features
 
 MAX_LAG_S = 2.0
@@ -100,7 +100,8 @@ def table(rows: list[Agreement]) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ssi.compare", description="A feature file against a shipped SSI stream."
+        prog="python -m extractors.compare",
+        description="A feature file against a shipped SSI stream.",
     )
     parser.add_argument("feature", type=Path, help="our feature file (.h5)")
     parser.add_argument("stream", type=Path, help="X.stream of the same recording")
@@ -111,7 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     return run_job(
-        "ssi.compare",
+        "extractors.compare",
         build_parser(),
         lambda a: sys.stdout.write(table(compare(a.feature, a.stream, a.max_lag_s))),
         argv,

@@ -10,10 +10,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from inference.carry import Carry
+from inference.step import CrossStep, HybridStep, InputStep, MambaStep
 from model.batch import Batch, take_rows
 from model.layers.mamba import MambaBlock
-from model.live.carry import Carry
-from model.live.step import CrossStep, HybridStep, InputStep, MambaStep
 
 
 def look_ahead(model: nn.Module) -> int:

@@ -1,6 +1,6 @@
 """A feature file as an SSI stream, for people who use other tools.
 
-    python -m ssi.export results/features/noxi/001/expert/egemaps.h5 --out expert.egemaps.stream
+    python -m formats.ssi.export results/features/noxi/001/expert/egemaps.h5 --out expert.egemaps.stream
 
 SSI streams have a rate and a start, no time stamps: a feature whose rows are not evenly spaced is
 refused. Rows that are not valid hold NaN.
@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from formats.ssi.stream import write_stream
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
-from ssi.stream import write_stream
 from store.features import read_features
 
-log = get_logger("ssi.export")
+log = get_logger("formats.ssi.export")
 
 JITTER_S = 0.001  # frame times of a camera are rounded to milliseconds in some containers
 
@@ -47,7 +47,7 @@ def export(feature: Path, out: Path) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ssi.export", description="Write a feature file as an SSI stream."
+        prog="python -m formats.ssi.export", description="Write a feature file as an SSI stream."
     )
     parser.add_argument("feature", type=Path, help="feature file (.h5)")
     parser.add_argument("--out", type=Path, required=True, help="header to write (X.stream)")
@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_job("ssi.export", build_parser(), lambda a: export(a.feature, a.out), argv)
+    return run_job("formats.ssi.export", build_parser(), lambda a: export(a.feature, a.out), argv)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Predict engagement for the sessions of one dataset with one trained model.
 
-python -m model.predict --checkpoint model.safetensors --sessions noxi/005:expert,novice@test \\
+python -m inference.predict --checkpoint model.safetensors --sessions noxi/005:expert,novice@test \\
     --results results --out predictions.h5
 
 Output (HDF5, schema version 1): root attributes schema_version, run, seed, dataset, fingerprint,
@@ -21,18 +21,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.checkpoint import Trained, load_model
-from model.config import parse_prediction
-from model.configs.prediction import (
+from inference.config import (
     PredictionConfig,
     check_finish,
     check_live,
     frames_each_side,
 )
-from model.live.session import live_session
+from inference.session import live_session
 from model.missing import AbsentStreams
-from model.sessions import check_identities
-from model.windows import Windows
 from runtime import InputError, get_logger, progress
 from runtime.device import describe_device, limit_threads, pick_device
 from runtime.job import add_job_arguments, run_job
@@ -40,6 +36,10 @@ from runtime.log import command_line
 from store.hdf5 import create_hdf5
 from store.session_spec import SessionSpec, parse_specs
 from store.sidecar import write_sidecar
+from training.model_file import Trained, load_model
+from training.sessions import check_identities
+from training.settings import parse_prediction
+from training.windows import Windows
 
 log = get_logger("predict")
 
@@ -237,9 +237,9 @@ def predict(
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m model.predict", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m inference.predict", description=__doc__)
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, help="model file of python -m model.train")
+    add("--checkpoint", type=Path, required=True, help="model file of python -m training.train")
     add(
         "--sessions",
         nargs="+",
@@ -300,13 +300,13 @@ def main(argv: list[str] | None = None) -> int:
             },
             fingerprint=args.fingerprint,
             packages=["h5py", "numpy", "safetensors", "torch"],
-            command=command_line("model.predict", argv if argv is not None else sys.argv[1:]),
+            command=command_line("inference.predict", argv if argv is not None else sys.argv[1:]),
             counts=counts,
             seconds=time.monotonic() - start,
             device=describe_device(),
         )
 
-    return run_job("model.predict", build_parser(), work, argv)
+    return run_job("inference.predict", build_parser(), work, argv)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Time of live prediction, and of whole sessions with carried state beside DAT in windows.
 
-python -m model.benchmark [--threads 1] [--settings JSON] [--minutes 20] [--bf16]
+python -m benchmarks.live [--threads 1] [--settings JSON] [--minutes 20] [--bf16]
 
 Weights and features are random: times depend on neither. Sessions are measured over SAMPLE frames
 and scaled to --minutes, which is exact in the frames: carried state never grows and windows are
@@ -18,16 +18,16 @@ from dataclasses import dataclass
 
 import torch
 
+from inference.carry import Carry
+from inference.config import check_live
+from inference.session import PIECE
+from inference.stream import look_ahead, open_stream
 from model.batch import Batch
-from model.config import Settings, parse
-from model.configs.prediction import check_live
-from model.live.carry import Carry
-from model.live.session import PIECE
-from model.live.stream import look_ahead, open_stream
 from model.registry import build
 from runtime import InputError
 from runtime.device import describe_device, limit_threads, pick_device
 from runtime.job import add_job_arguments, run_job
+from training.settings import Settings, parse
 
 DIMS = {"egemaps": 88, "wav2vec2": 1024, "clip_face": 512, "flow": 714, "flow_magnitude": 139}
 SAMPLE = 1024  # frames of a session that are measured
@@ -206,7 +206,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m model.benchmark",
+        prog="python -m benchmarks.live",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -221,7 +221,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_job("model.benchmark", build_parser(), run, argv)
+    return run_job("benchmarks.live", build_parser(), run, argv)
 
 
 if __name__ == "__main__":

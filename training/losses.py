@@ -3,7 +3,7 @@
 Glossary (code name: symbol in arXiv 2509.17711)
     ccc_loss: L_CCC = 1 - CCC   alignment_loss: L_align (symmetric InfoNCE)   temperature: tau
 All of them are finite, with finite gradients, for constant input, one frame, or no frame at all.
-They are fp32 under autocast, and of the global batch in data-parallel training (model.distributed).
+They are fp32 under autocast, and of the global batch in data-parallel training (training.distributed).
 """
 
 from collections.abc import Callable
@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.batch import Batch
-from model.configs.training import TrainingConfig
-from model.distributed import mean, total
 from model.layers.blockwise import in_blocks
 from model.precision import full_precision
+from training.config import TrainingConfig
+from training.distributed import mean, total
 
 EPSILON = 1e-8  # far below the variance of any usable label (0.01 of the scale squared is 1e-4)
 
@@ -32,7 +32,7 @@ def ccc(
 
     prediction, label, mask (any equal shape) -> scalar. Population variances, as the challenge
     scores; a constant prediction gives 0, and so does an empty mask. total: sum over the processes
-    that hold parts of the frames (model.distributed), for frames that lie apart.
+    that hold parts of the frames (training.distributed), for frames that lie apart.
     """
     weight = mask.to(prediction.dtype)  # same shape
     p = torch.where(mask, prediction, 0.0)

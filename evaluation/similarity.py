@@ -1,6 +1,6 @@
 """Audio-visual similarity: how alike the groups of a model are, frame against frame.
 
-python -m model.similarity --checkpoint model.safetensors --sessions noxi/005:expert,novice@test \\
+python -m evaluation.similarity --checkpoint model.safetensors --sessions noxi/005:expert,novice@test \\
     --results results --out similarity.png
 
 For every pair of groups, the cosine between the embeddings that the model brings together (before
@@ -26,8 +26,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.batch import Batch
-from model.checkpoint import Trained, load_model
-from model.windows import Windows
 from runtime import InputError, get_logger, progress
 from runtime.device import describe_device, limit_threads, pick_device
 from runtime.job import add_job_arguments, run_job
@@ -35,6 +33,8 @@ from runtime.log import command_line
 from store.atomic import atomic_path
 from store.session_spec import SessionSpec, parse_specs
 from store.sidecar import write_sidecar
+from training.model_file import Trained, load_model
+from training.windows import Windows
 
 log = get_logger("similarity")
 
@@ -165,9 +165,9 @@ def draw(found: list[Similarity], title: str, out: Path) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m model.similarity", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m evaluation.similarity", description=__doc__)
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, help="model file of python -m model.train")
+    add("--checkpoint", type=Path, required=True, help="model file of python -m training.train")
     add("--sessions", nargs="+", required=True, metavar="SPEC", help="dataset/session:role1,role2")
     add("--results", type=Path, default=Path("results"), help="results folder")
     add("--out", type=Path, required=True, help="picture to write (.png); the numbers go to .csv")
@@ -205,13 +205,15 @@ def main(argv: list[str] | None = None) -> int:
             settings={"sessions": [spec.text() for spec in specs]},
             fingerprint=args.fingerprint,
             packages=["h5py", "matplotlib", "numpy", "safetensors", "torch"],
-            command=command_line("model.similarity", argv if argv is not None else sys.argv[1:]),
+            command=command_line(
+                "evaluation.similarity", argv if argv is not None else sys.argv[1:]
+            ),
             counts=counts,
             seconds=time.monotonic() - start,
             device=describe_device(),
         )
 
-    return run_job("model.similarity", build_parser(), work, argv)
+    return run_job("evaluation.similarity", build_parser(), work, argv)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Memory and time against sequence length and number of participants, model beside model.
 
-    python -m model.efficiency --out-dir results/tables/efficiency --models da_mamba dat \\
+    python -m evaluation.efficiency --out-dir results/tables/efficiency --models da_mamba dat \\
         --lengths 64 96 128 192 512 1024 2048 --persons 2 4 6 8 12 --preset demo --batch 8
 
 Random features, fp32, on the GPU if there is one; --batch target windows at a time, rounded up to whole
@@ -21,18 +21,18 @@ import sys
 import time
 from pathlib import Path
 
+from evaluation.efficiency_cell import QUANTITIES, Cell, measure
 from evaluation.render import csv_text, escape_latex, escape_markdown
-from model.config import PRESETS, parse
 from model.configs import model_names
 from model.configs.base import check_choice
 from model.describe import PAPER_DIMS, parse_dims
-from model.efficiency_cell import QUANTITIES, Cell, measure
 from runtime import InputError, get_logger, progress
 from runtime.device import describe_device
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
 from store.atomic import atomic_path, write_text
 from store.sidecar import write_sidecar
+from training.settings import PRESETS, parse
 
 log = get_logger("efficiency")
 
@@ -263,7 +263,7 @@ def work(args: argparse.Namespace, command: str) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m model.efficiency",
+        prog="python -m evaluation.efficiency",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -285,8 +285,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    command = command_line("model.efficiency", argv if argv is not None else sys.argv[1:])
-    return run_job("model.efficiency", build_parser(), lambda a: work(a, command), argv)
+    command = command_line("evaluation.efficiency", argv if argv is not None else sys.argv[1:])
+    return run_job("evaluation.efficiency", build_parser(), lambda a: work(a, command), argv)
 
 
 if __name__ == "__main__":

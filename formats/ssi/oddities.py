@@ -5,7 +5,7 @@ The doctor reports these, and `extractors.stream` warns of them or refuses.
 
 import numpy as np
 
-from ssi.rate import ABSURD
+from formats.ssi.rate import ABSURD
 
 SAMPLE_ROWS = 2000
 # Two microphones before one mouth agree in most columns; unrelated rows do not.

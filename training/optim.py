@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from model.configs.training import TrainingConfig
+from training.config import TrainingConfig
 
 NO_DECAY = ("A_log", "D", "absent", "gate", "log_slope", "prompt")
 

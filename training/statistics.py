@@ -4,7 +4,7 @@ Output (HDF5): for every feature a group with `mean`, `std` (D,) float64 and `co
 a group `label` with mean, std and count as attributes. Root attributes: schema_version,
 frame_rate_hz, sessions (JSON list of specs), fingerprint.
 
-Python -m model.statistics reads exactly the sessions it is given; no other file can change them.
+Python -m training.statistics reads exactly the sessions it is given; no other file can change them.
 """
 
 import argparse
@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from model.sessions import SessionReader, label_path
 from runtime import InputError, get_logger, progress
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
 from store.hdf5 import create_hdf5, open_hdf5, reading, remake
 from store.session_spec import parse_specs
 from store.sidecar import write_sidecar
+from training.sessions import SessionReader, label_path
 
 log = get_logger("statistics")
 
@@ -151,7 +151,7 @@ def read_statistics(path: str | Path) -> tuple[dict[str, dict], dict[str, float]
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m model.statistics", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m training.statistics", description=__doc__)
     parser.add_argument(
         "--sessions", nargs="+", required=True, metavar="SPEC", help="dataset/session:role1,role2"
     )
@@ -184,12 +184,12 @@ def main(argv: list[str] | None = None) -> int:
             settings={"features": args.features, "frame_rate_hz": args.frame_rate_hz},
             fingerprint=args.fingerprint,
             packages=["h5py", "numpy"],
-            command=command_line("model.statistics", argv if argv is not None else sys.argv[1:]),
+            command=command_line("training.statistics", argv if argv is not None else sys.argv[1:]),
             counts=counts,
             seconds=time.monotonic() - start,
         )
 
-    return run_job("model.statistics", build_parser(), work, argv)
+    return run_job("training.statistics", build_parser(), work, argv)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@
 import os
 from pathlib import Path
 
+from formats.ssi.rate import LENGTH_TOLERANCE_S, sound_length, true_rates
+from formats.ssi.stream import Stream, open_stream
 from runtime import InputError
-from ssi.rate import LENGTH_TOLERANCE_S, sound_length, true_rates
-from ssi.stream import Stream, open_stream
 
 SUFFIX = ".stream"
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from inference.carry import Carry
+from inference.stream import open_stream
 from model.batch import Batch
-from model.live.carry import Carry
-from model.live.stream import open_stream
-from model.sessions import SessionReader
-from model.windows import Windows
+from training.sessions import SessionReader
+from training.windows import Windows
 
 PIECE = 512  # frames at a time, at least; results do not depend on it beyond rounding
 

@@ -48,7 +48,7 @@ def measure(cell: Cell, limit_s: float) -> dict[str, float | str]:
     """
     context = multiprocessing.get_context("forkserver")
     # One import of torch serves all cells.
-    context.set_forkserver_preload(["model.cost", "model.registry", "model.config"])
+    context.set_forkserver_preload(["model.cost", "model.registry", "training.settings"])
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(asdict(cell), theirs), daemon=True)
     process.start()
@@ -101,7 +101,6 @@ def out_of_memory(error: Exception) -> bool:
 def _stages(cell: Cell):
     import torch
 
-    from model.config import parse
     from model.cost import (
         conversation,
         count_flops,
@@ -112,6 +111,7 @@ def _stages(cell: Cell):
     )
     from model.registry import build
     from runtime.device import limit_threads, pick_device
+    from training.settings import parse
 
     limit_threads(cell.threads)
     device = pick_device()

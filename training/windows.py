@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model import distributed
 from model.batch import Batch
-from model.config import Settings
-from model.pool import Key, Pool
-from model.sessions import SessionReader, check_classes, label_path
 from runtime import InputError
 from store.session_spec import SessionSpec
+from training import distributed
+from training.pool import Key, Pool
+from training.sessions import SessionReader, check_classes, label_path
+from training.settings import Settings
 
 SLICE_FRAMES = 4096
 PARTNER_STREAM = 7919  # keeps the draw of foreign partners apart from the draws of data order
@@ -191,7 +191,7 @@ class Windows:
     def training_batches(self, epoch: int, seed: int, skip: int = 0) -> Iterator[Batch]:
         """Batches of one epoch; the first `skip` are left out without reading them.
 
-        Of several processes each gets its share of every batch (model.distributed).
+        Of several processes each gets its share of every batch (training.distributed).
         """
         for batches in self.epoch_batches(epoch, seed):
             if skip >= len(batches):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.sessions import SessionReader
+from training.sessions import SessionReader
 
 BLOCK_FRAMES = 512  # of one reading: what it needs on the way stays in the processor's cache
 Key = tuple[int, int, int]  # session, role, number of the slice

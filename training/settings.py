@@ -13,11 +13,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from inference.config import PredictionConfig
 from model.configs import model_config, model_names
 from model.configs.base import ModelConfig, build, check_choice, check_keys, mapping, number
-from model.configs.prediction import PredictionConfig
-from model.configs.training import TrainingConfig
 from runtime import InputError
+from training.config import TrainingConfig
 
 FEATURES = ("egemaps", "wav2vec2", "clip_face", "flow", "flow_magnitude")
 PRESETS = ("paper", "demo")

@@ -15,8 +15,8 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
+from formats.ssi.xml import child, number, read_xml, required
 from runtime import InputError
-from ssi.xml import child, number, read_xml, required
 from store.atomic import atomic_path, write_text
 from store.plain import check_plain
 

@@ -1,9 +1,9 @@
 """Train one run with one seed.
 
-python -m model.train --settings '{"preset": "demo"}' --train noxi/001:expert,novice ... \\
+python -m training.train --settings '{"preset": "demo"}' --train noxi/001:expert,novice ... \\
     --results results --statistics S.h5 --run da_mamba --seed 0 --out model.safetensors \\
     --history history.jsonl
-torchrun --nproc-per-node 2 -m model.train ...   the same, each batch shared by two processes
+torchrun --nproc-per-node 2 -m training.train ...   the same, each batch shared by two processes
 
 The model file holds the averaged weights (EMA), the normalisation and the settings; the history
 one JSON line per epoch. A resume checkpoint lies in --checkpoint-dir while training goes on: after
@@ -21,18 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from model import distributed
 from model.batch import Batch
-from model.checkpoint import load_initial, resume_key, save_model
-from model.config import Settings, parse
-from model.losses import VALIDATION, score_losses
-from model.optim import MovingAverage, learning_rate, make_optimiser
 from model.precision import autocast
 from model.registry import build, count_parameters, loss_weights
-from model.resume import State, load_resume, save_resume
-from model.sessions import identities
-from model.statistics import read_statistics
-from model.windows import Windows
 from runtime import InputError, get_logger, progress
 from runtime.device import describe_device, limit_threads, pick_device
 from runtime.job import add_job_arguments, run_job
@@ -40,6 +31,15 @@ from runtime.log import command_line
 from store.atomic import write_text
 from store.session_spec import SessionSpec, parse_specs
 from store.sidecar import sha256, write_sidecar
+from training import distributed
+from training.losses import VALIDATION, score_losses
+from training.model_file import load_initial, resume_key, save_model
+from training.optim import MovingAverage, learning_rate, make_optimiser
+from training.resume import State, load_resume, save_resume
+from training.sessions import identities
+from training.settings import Settings, parse
+from training.statistics import read_statistics
+from training.windows import Windows
 
 log = get_logger("train")
 PROCESS_SEED = 1_000_003  # keeps the noise of processes apart
@@ -148,7 +148,7 @@ def check_statistics(path: Path, features: dict[str, dict], dims: dict[str, int]
         if name not in features or len(features[name]["mean"]) != dim:
             raise InputError(
                 f"{path} does not describe {name} with {dim} dimensions",
-                "compute the statistics again with the features of this run (python -m model.statistics)",
+                "compute the statistics again with the features of this run (python -m training.statistics)",
             )
 
 
@@ -281,13 +281,13 @@ def run(args: argparse.Namespace) -> dict[str, object]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m model.train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__)
     add = parser.add_argument
     add("--settings", default="{}", metavar="JSON", help="the run's settings: JSON text or a file")
     add("--train", nargs="+", required=True, metavar="SPEC", help="dataset/session:role1,role2")
     add("--validate", nargs="*", metavar="SPEC", help="sessions for the history and best_val")
     add("--results", type=Path, default=Path("results"), help="results folder")
-    add("--statistics", type=Path, required=True, help="file of python -m model.statistics")
+    add("--statistics", type=Path, required=True, help="file of python -m training.statistics")
     add(
         "--initial",
         type=Path,
@@ -321,7 +321,7 @@ def main(argv: list[str] | None = None) -> int:
             settings=read_settings(args.settings).canonical() | {"seed": args.seed},
             fingerprint=args.fingerprint,
             packages=["h5py", "numpy", "safetensors", "torch"],
-            command=command_line("model.train", argv),
+            command=command_line("training.train", argv),
             counts=counts | {"training_sessions": args.train, "validation": args.validate or []},
             seconds=time.monotonic() - start,
             device=describe_device(),
@@ -330,7 +330,7 @@ def main(argv: list[str] | None = None) -> int:
     parser, own = build_parser(), []
     if distributed.launched_rank() and (log_file := parser.parse_args(argv).log):
         own = ["--log", f"{log_file}.process-{distributed.launched_rank() + 1}"]
-    return run_job("model.train", parser, work, [*argv, *own])
+    return run_job("training.train", parser, work, [*argv, *own])
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
+from formats.ssi.stream import body_path
+from formats.ssi.xml import child, number, read_xml, required
 from runtime import InputError
-from ssi.stream import body_path
-from ssi.xml import child, number, read_xml, required
 from store.atomic import atomic_path, write_text
 from store.plain import read_plain
 

@@ -1,0 +1,1 @@
+"""Measurements of speed and memory; no stage of the workflow imports them."""

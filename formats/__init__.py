@@ -1,0 +1,1 @@
+"""File formats of others: SSI streams and annotations, label tables."""

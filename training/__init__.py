@@ -1,0 +1,1 @@
+"""Training: from aligned sessions to a model file."""
