@@ -18,9 +18,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from alignment.aligned import AlignedFeature
 from runtime import InputError, progress
 from runtime.job import add_job_arguments, run_job
-from store.aligned import AlignedFeature
 from store.features import read_features
 from store.hdf5 import create_hdf5, members, open_hdf5, reading, remake
 

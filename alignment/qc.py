@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from alignment.aligned import AlignedFeature
 from alignment.clock import read_clock, read_json, read_probe
 from runtime import InputError
 from runtime.job import add_job_arguments, run_job
-from store.aligned import AlignedFeature
 from store.atomic import write_text
 from store.hdf5 import open_hdf5, reading, remake
 from store.session_spec import SessionSpec, parse_spec

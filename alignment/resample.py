@@ -18,8 +18,8 @@ Positions are in ticks (row time * rate_hz), so a tick is an integer. Rules:
 import numpy as np
 
 from alignment.clock import SNAP_TICKS
+from store.aligned import METHODS
 
-METHODS = ("linear", "hold")
 GOING_DOWN = 0.95
 CUTOFF_OF_OUTPUT_RATE = 0.4
 HALF_WIDTH_HOPS = 4.0

@@ -22,8 +22,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from alignment.align import align
+from alignment.aligned import AlignedFeature
 from alignment.clock import make_clock
-from store.aligned import AlignedFeature
 from store.features import FeatureAttributes, FeatureWriter
 
 # name: (dim, native rate in Hz, stored type, from the face)

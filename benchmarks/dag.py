@@ -25,7 +25,7 @@ from pathlib import Path
 
 import yaml
 
-from workflow.unfinished import PLANNED
+from store.planned import PLANNED
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = [

@@ -26,13 +26,14 @@ from evaluation.render import csv_text, escape_latex, escape_markdown
 from model.configs import model_names
 from model.configs.base import check_choice
 from model.describe import PAPER_DIMS, parse_dims
+from model.settings import PRESETS
 from runtime import InputError, get_logger, progress
 from runtime.device import describe_device
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
 from store.atomic import atomic_path, write_text
 from store.sidecar import write_sidecar
-from training.settings import PRESETS, parse
+from training.settings import parse
 
 log = get_logger("efficiency")
 

@@ -107,11 +107,11 @@ def _stages(cell: Cell):
         inference,
         peak_bytes,
         seconds,
-        training_step,
     )
     from model.registry import build
     from runtime.device import limit_threads, pick_device
     from training.settings import parse
+    from training.step import training_step
 
     limit_threads(cell.threads)
     device = pick_device()

@@ -1,9 +1,9 @@
 """Settings of prediction: they change predictions and scores, never a trained model."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from model.configs.base import Checked, ModelConfig
+from model.configs.base import Checked, ModelConfig, build, mapping
 from runtime import InputError
 
 
@@ -59,6 +59,11 @@ class PredictionConfig(Checked):
                 "leave it out, or choose mode: window",
             )
         return self
+
+
+def parse_prediction(settings: dict[str, Any]) -> PredictionConfig:
+    """Checked settings of prediction; `dataclasses.asdict` gives the canonical dict."""
+    return build(PredictionConfig, mapping(settings, "prediction"), "prediction").checked()
 
 
 def frames_each_side(smooth_s: float, rate_hz: float) -> int:

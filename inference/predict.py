@@ -26,6 +26,7 @@ from inference.config import (
     check_finish,
     check_live,
     frames_each_side,
+    parse_prediction,
 )
 from inference.session import live_session
 from model.missing import AbsentStreams
@@ -38,7 +39,6 @@ from store.session_spec import SessionSpec, parse_specs
 from store.sidecar import write_sidecar
 from training.model_file import Trained, load_model
 from training.sessions import check_identities
-from training.settings import parse_prediction
 from training.windows import Windows
 
 log = get_logger("predict")

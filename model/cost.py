@@ -26,10 +26,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from model.batch import Batch
-from model.registry import loss_weights
-from training.losses import score_losses
-from training.optim import make_optimiser
-from training.settings import Settings
 
 # Per state and frame: dt A and its exp, (dt x) B, a h + b, C h and its sum; an exp counts as one.
 SCAN_FLOPS = 7
@@ -173,27 +169,6 @@ def seconds(
 def _wait(device: torch.device | str) -> None:
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
-
-
-def training_step(model: nn.Module, settings: Settings, batch: Batch) -> Callable[[], None]:
-    """One step of training as a function: forward, losses, backward, optimiser.
-
-    Gradients are kept from step to step, so that only the first call allocates them.
-    """
-    optimiser = make_optimiser(model, settings.training)
-    weights = loss_weights(settings)
-
-    def step() -> None:
-        model.train()
-        out = model(batch)
-        losses = score_losses(out, batch, settings.training) | out["losses"]
-        if optimiser is None:
-            return  # nothing to learn
-        optimiser.zero_grad(set_to_none=False)
-        sum(weights[name] * value for name, value in losses.items()).backward()
-        optimiser.step()
-
-    return step
 
 
 def inference(model: nn.Module, batch: Batch) -> Callable[[], None]:

@@ -1,20 +1,20 @@
-"""Parameters, FLOPs and training memory of models, as text. See model.cost for the rules."""
+"""Parameters and FLOPs of models, as text. See model.cost for the rule by which FLOPs are counted."""
 
 import json
 import sys
 from collections.abc import Iterator
 
-from model.configs import model_names
+from model.configs import model_config, model_names
+from model.cost import SCAN_FLOPS, conversation, count_flops, inference
+from model.registry import build, count_parameters
+from model.settings import PRESETS, NetworkSettings, parse_network
 from runtime import InputError
-from training.settings import PRESETS, Settings, parse
 
 PAPER_DIMS = "egemaps=88,wav2vec2=1024,clip_face=512,flow=714,flow_magnitude=139"
 PEOPLE = 2
-BATCH = {"demo": 8, "paper": 2}  # target windows for the memory: large models in little time
-RULE = """FLOPs: forward, one target window of a conversation of two; two per multiply-add of products and
-attention, {scan} per state and frame of a scan. Memory: the most that forward, backward and optimiser
-step hold above model, gradients, optimiser state and inputs, {batch} target
-windows; {device}, {method}."""
+FRAMES = 96  # of a window, as in DA-Mamba's paper
+RULE = """FLOPs: forward, one target window of {frames} frames of a conversation of two; two per multiply-add of
+products and attention, {scan} per state and frame of a scan. For memory and time: python -m evaluation.efficiency"""
 
 
 def parse_dims(text: str) -> dict[str, int]:
@@ -30,10 +30,10 @@ def parse_dims(text: str) -> dict[str, int]:
     return dims
 
 
-def parse_settings(text: str, dims: dict[str, int]) -> Settings:
-    """A run's settings from JSON; InputError where they are not readable or dims lack a feature."""
+def parse_settings(text: str, dims: dict[str, int]) -> NetworkSettings:
+    """A network's settings from JSON; InputError where they are not readable or dims lack a feature."""
     try:
-        settings = parse(json.loads(text))
+        settings = parse_network(json.loads(text))
     except ValueError as e:
         raise InputError(f"settings are not readable ({e})", "give JSON") from e
     missing = [name for name in settings.features if name not in dims]
@@ -49,9 +49,7 @@ def describe(settings_json: str, dims_text: str) -> str:
     return f"{settings.name}, inputs {dims_text}\n" + _parts(settings, dims)
 
 
-def _parts(settings: Settings, dims: dict[str, int]) -> str:
-    from model.registry import build, count_parameters
-
+def _parts(settings: NetworkSettings, dims: dict[str, int]) -> str:
     counts = count_parameters(build(settings, dims))
     total = counts.pop("total")
     lines = [
@@ -60,47 +58,33 @@ def _parts(settings: Settings, dims: dict[str, int]) -> str:
     return "\n".join([*lines, f"  {'total':24s}{total:>12,d}"])
 
 
-def describe_cost(settings: Settings, dims: dict[str, int], windows: int) -> str:
-    """FLOPs and memory per window of one run, in a line. windows: of the measured batch."""
-    import torch
-
-    from model.cost import conversation, count_flops, inference, peak_bytes, training_step
-    from model.registry import build
-    from runtime.device import pick_device
-
-    device = pick_device()
-    torch.manual_seed(0)
-    model = build(settings, dims).to(device)
+def flops_per_window(settings: NetworkSettings, dims: dict[str, int]) -> int:
+    """FLOPs of a forward pass for one target window of FRAMES frames in a conversation of two."""
+    model = build(settings, dims)
     dims = {name: dims[name] for name in settings.features}
-    pair = conversation(dims, PEOPLE, PEOPLE, settings.training.window, device)
-    flops = count_flops(model, inference(model, pair)) / PEOPLE
-    batch = conversation(dims, PEOPLE, windows, settings.training.window, device)
-    step = training_step(model, settings, batch)
-    step()  # gradients and optimiser state now exist
-    memory = peak_bytes(step, device) / windows
     return (
-        f"  per window of {settings.training.window} frames: {flops / 1e9:,.3f} GFLOP, "
-        f"{memory / 1e6:,.1f} MB of training memory ({windows} windows at a time)"
+        count_flops(model, inference(model, conversation(dims, PEOPLE, PEOPLE, FRAMES))) // PEOPLE
     )
 
 
-def describe_all(dims_text: str, models: list[str] | None = None) -> Iterator[str]:
-    """Every model and preset, piece by piece: parameters per part, FLOPs, memory."""
-    from model.cost import SCAN_FLOPS
-    from runtime.device import describe_device
+def published(name: str) -> dict[str, dict]:
+    """Title -> settings of everything that is listed of a model: presets, then published variants."""
+    titles = {f"{name}, preset {p}": {"preset": p, "model": {"name": name}} for p in PRESETS}
+    for variant, keys in model_config(name).PUBLISHED.items():
+        titles[f"{name}, {variant}"] = {"model": {"name": name, **keys}}
+    return titles
 
+
+def describe_all(dims_text: str, models: list[str] | None = None) -> Iterator[str]:
+    """Every model, preset and published variant, piece by piece: parameters per part, FLOPs."""
     dims = parse_dims(dims_text)
-    device = describe_device()
-    method = "allocations that torch's profiler records" if device == "cpu" else "torch's allocator"
-    batch = " or ".join(f"{n} ({preset})" for preset, n in sorted(BATCH.items()))
-    yield RULE.format(scan=SCAN_FLOPS, batch=batch, device=device, method=method)
+    yield RULE.format(scan=SCAN_FLOPS, frames=FRAMES)
     yield f"inputs {dims_text}"
     for name in models or model_names():
-        for preset in PRESETS:
-            text = json.dumps({"preset": preset, "model": {"name": name}})
-            settings = parse_settings(text, dims)
-            yield f"\n{name}, preset {preset}\n" + _parts(settings, dims)
-            yield describe_cost(settings, dims, BATCH[preset])
+        for title, keys in published(name).items():
+            settings = parse_settings(json.dumps(keys), dims)
+            yield f"\n{title}\n" + _parts(settings, dims)
+            yield f"  per window of {FRAMES} frames: {flops_per_window(settings, dims) / 1e9:,.3f} GFLOP"
 
 
 def print_all(dims_text: str, models: list[str] | None = None) -> None:

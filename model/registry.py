@@ -4,18 +4,17 @@ Architectures are imported by name, so that code that trains one model does not 
 (workflow.fingerprint); a run adds its own architecture's code to its fingerprint.
 """
 
-import dataclasses
 import importlib
 
 from torch import nn
 
 from model.configs import architecture
 from model.frame_model import FrameModel
-from training.settings import Settings
+from model.settings import NetworkSettings
 
 
 def build(
-    settings: Settings, dims: dict[str, int], domains: tuple[str, ...] | list[str] = ()
+    settings: NetworkSettings, dims: dict[str, int], domains: tuple[str, ...] | list[str] = ()
 ) -> FrameModel:
     """The model of a run, freshly initialised; dims: feature -> dimension.
 
@@ -38,10 +37,3 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
         counts["domain prompts"] = sum(p.numel() for p in model.prompts.parameters())
     counts = {part: n for part, n in counts.items() if n}
     return counts | {"total": sum(p.numel() for p in model.parameters())}
-
-
-def loss_weights(settings: Settings) -> dict[str, float]:
-    """Weight of each loss a model may add, by the loss's name."""
-    training = dataclasses.asdict(settings.training)
-    suffix = "_weight"
-    return {key.removesuffix(suffix): w for key, w in training.items() if key.endswith(suffix)}

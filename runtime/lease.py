@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from runtime.errors import InputError
+from runtime.gpus import visible
 from runtime.log import get_logger
 
 log = get_logger("gpu")
@@ -31,18 +32,6 @@ HELD = "GPU_LEASE"  # set for the children of a process that holds one
 TOLD_EVERY_S = 60.0
 
 _lock: int | None = None  # open while the lease lasts
-
-
-def visible() -> list[str]:
-    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES writes them; no torch."""
-    from runtime.device import gpus_of_machine
-
-    stated = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if stated is None:
-        return [str(i) for i in range(gpus_of_machine())]
-    names = [d.strip() for d in stated.split(",")]
-    names = names[: names.index("-1")] if "-1" in names else names  # CUDA stops there, too
-    return list(dict.fromkeys(filter(None, names)))
 
 
 def folder() -> Path:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from runtime import InputError
 from store.intact import check_intact, sidecar_of
-from workflow.unfinished import PLANNED, plan
+from store.planned import PLANNED, plan
 
 SUFFIXES = (".h5", ".safetensors", ".mkv")
 

@@ -15,8 +15,9 @@ from aligned_files import clock_file, feature_file, results_folder
 from alignment import align as align_module
 from alignment import export, session
 from alignment.align import align
+from alignment.aligned import AlignedFeature
 from runtime import InputError
-from store.aligned import AlignedFeature, check_aligned
+from store.aligned import check_aligned
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -18,9 +18,9 @@ from alignment import align, clock, labels
 from evaluation.predictions import PredictionFile
 from extractors import egemaps
 from media import probe
+from model.checkpoint import load_tensors, save_tensors
 from runtime import InputError
 from training import statistics, train
-from training.model_file import load_tensors, save_tensors
 from workflow.application import Application
 from workflow.config import load_config, merge
 

@@ -5,8 +5,8 @@ import torch
 
 from model.cost import peak_bytes
 from model.layers import blockwise
+from model.layers.alignment_loss import alignment_loss
 from model.layers.attention import CrossAttention
-from training.losses import alignment_loss
 
 torch.set_num_threads(1)
 

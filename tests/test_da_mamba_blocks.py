@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from model.layers.alignment_loss import alignment_loss
 from model.layers.attention import ChunkAttention, CrossAttention
 from model.layers.hybrid import HybridBlock
 from model.layers.mamba import MambaBlock
-from training.losses import alignment_loss, ccc, mse_loss
+from training.losses import ccc, mse_loss
 
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
 

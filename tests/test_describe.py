@@ -7,13 +7,14 @@ from torch import nn
 
 from model.__main__ import main
 from model.configs import model_names
-from model.cost import SCAN_FLOPS, conversation, count_flops, inference, peak_bytes, training_step
-from model.describe import describe, describe_all
+from model.cost import SCAN_FLOPS, conversation, count_flops, inference, peak_bytes
+from model.describe import PAPER_DIMS, describe, describe_all
 from model.layers.coupled import StateCoupling
 from model.layers.mamba import MambaBlock
 from model.registry import build, count_parameters
 from runtime import InputError
 from training.settings import parse
+from training.step import training_step
 
 torch.set_num_threads(1)  # small tensors: threads only wait for each other
 
@@ -132,9 +133,17 @@ def test_the_listing_has_every_model_and_preset(capsys):
         for preset in ("paper", "demo"):
             assert f"{name}, preset {preset}" in text
     total = count_parameters(build(parse({"model": {"name": "mlp"}}), SMALL))["total"]
-    assert f"{total:,d}" in text and "GFLOP" in text and "MB of training memory" in text
+    assert f"{total:,d}" in text and "GFLOP" in text
     assert main(["describe", "--dims", SMALL_TEXT, "--settings", '{"preset": "demo"}']) == 0
     assert "da_mamba" in capsys.readouterr().out
+
+
+def test_published_variants_are_listed_with_their_sizes():
+    """DAT's three: M is the paper preset; sizes as counted from its published code."""
+    text = "\n".join(describe_all(PAPER_DIMS, ["dat"]))
+    totals = [line.split()[1] for line in text.splitlines() if line.startswith("  total")]
+    assert [totals[0], *totals[2:]] == ["66,790,581", "113,981,621", "32,163,419"]
+    assert "dat, variant L" in text and "dat, variant mpiigi" in text
 
 
 @pytest.mark.parametrize(

@@ -14,17 +14,13 @@ import torch
 import torch.multiprocessing as multiprocessing
 from model_data import DIMS, DYAD, write_corpus, write_session
 
+from model.checkpoint import load_tensors
+from model.layers.alignment_loss import alignment_loss
+from model.layers.global_batch import alone
 from training import distributed
 from training import statistics as statistics_module
 from training import train as train_module
-from training.losses import (
-    alignment_loss,
-    ccc_loss,
-    cross_entropy_loss,
-    mse_loss,
-    smoothness_loss,
-)
-from training.model_file import load_tensors
+from training.losses import ccc_loss, cross_entropy_loss, mse_loss, smoothness_loss
 
 torch.set_num_threads(1)
 STEPS = 8
@@ -98,7 +94,7 @@ def compare_losses() -> None:
         of_window = (prediction**2).mean()  # a plain mean over windows
         return pooled + of_window
 
-    with distributed.alone():
+    with alone():
         whole = loss(slice(0, 7))
         (expected,) = torch.autograd.grad(whole, w)
     rank = distributed.rank()

@@ -16,14 +16,13 @@ from evaluation.predictions import PredictionFile
 from evaluation.score import score
 from evaluation.tables import make_tables
 from inference import predict as predict_module
-from inference.config import frames_each_side
+from inference.config import frames_each_side, parse_prediction
 from inference.predict import finish
 from runtime import InputError
 from store.session_spec import parse_specs
 from training import statistics as statistics_module
 from training import train as train_module
 from training.model_file import load_model
-from training.settings import parse_prediction
 
 torch.set_num_threads(1)
 TIME = np.arange(200) / 25

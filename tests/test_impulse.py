@@ -13,9 +13,9 @@ from face_files import rgb, shifted, texture, write_crops, write_faces
 from media_files import write_wav
 
 from alignment import align
+from alignment.aligned import AlignedFeature
 from corpora.demo.weights import write_weights
 from extractors import clip_face, egemaps, egemaps_lld, flow, flow_magnitude, wav2vec2
-from store.aligned import AlignedFeature
 
 RATE, SECONDS, OFFSET_S = 16000, 6.0, 0.5
 EVENT_S = 3.22  # inside the 40 ms frame 80

@@ -18,7 +18,7 @@ from extractors.chunks import plan
 from extractors.halving import Halving
 from extractors.wav2vec2 import encode_chunks
 from runtime import InputError, lease
-from runtime.device import gpus_visible
+from runtime.gpus import gpus_visible, visible
 
 ROOT = Path(__file__).resolve().parent.parent
 CLEAN = ("CUDA_VISIBLE_DEVICES", "GPUS", lease.HELD, lease.RANK, *lease.SCHEDULERS)
@@ -143,7 +143,7 @@ def test_devices_that_one_job_of_a_scheduler_has_are_shared_out_within_it(start)
 )  # fmt: skip
 def test_devices_are_read_as_cuda_reads_them(monkeypatch, stated, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", stated)
-    assert lease.visible() == expected
+    assert visible() == expected
 
 
 def test_a_folder_that_takes_no_locks_is_an_error_and_not_a_wait(tmp_path, monkeypatch):

@@ -7,11 +7,12 @@ import torch
 from model_data import DIMS, write_corpus
 
 from model.layers import mamba as mamba_module
+from model.layers.alignment_loss import alignment_loss
 from model.layers.mamba import MambaBlock
 from model.precision import autocast
 from store.session_spec import parse_specs
 from training import statistics as statistics_module
-from training.losses import alignment_loss, ccc, cross_entropy_loss
+from training.losses import ccc, cross_entropy_loss
 from training.settings import parse
 from training.train import train
 

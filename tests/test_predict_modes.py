@@ -10,6 +10,7 @@ from model_data import DIMS, DYAD, write_session
 
 from benchmarks import live as benchmark
 from inference import predict as predict_module
+from inference.config import parse_prediction
 from inference.predict import seam_steps
 from inference.session import borders_of
 from model.batch import Batch
@@ -19,7 +20,7 @@ from runtime import InputError
 from store.session_spec import parse_specs
 from training.model_file import save_model
 from training.sessions import SessionReader
-from training.settings import parse, parse_prediction
+from training.settings import parse
 from training.windows import Windows
 
 torch.set_num_threads(1)  # small tensors: threads only wait for each other

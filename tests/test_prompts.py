@@ -10,6 +10,7 @@ from model_data import DIMS, DYAD, write_corpus, write_session
 
 from inference import predict as predict_module
 from model.batch import Batch
+from model.checkpoint import load_tensors
 from model.configs import model_config, model_names
 from model.prompts import conversations
 from model.registry import build, count_parameters
@@ -17,7 +18,7 @@ from runtime import InputError
 from store.session_spec import parse_specs
 from training import statistics as statistics_module
 from training import train as train_module
-from training.model_file import load_model, load_tensors
+from training.model_file import load_model
 from training.settings import parse
 from training.windows import Windows
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from store.planned import PLANNED, plan
 from tests.soak.__main__ import jobs_below, soak
 from tests.soak.study import (
     CONFIG,
@@ -23,7 +24,7 @@ from tests.soak.study import (
     make_house,
     run,
 )
-from workflow.unfinished import PLANNED, plan, plan_outputs, unfinished
+from workflow.unfinished import plan_outputs, unfinished
 
 # Sound alone: jobs of a second.
 SOUND = {

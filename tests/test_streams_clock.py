@@ -8,10 +8,10 @@ import pytest
 from stream_trees import EGEMAPS, W2VBERT, put, values
 
 from alignment import align, clock, labels, qc
+from alignment.aligned import AlignedFeature
 from extractors import stream as extractor
 from media import probe
 from runtime import InputError
-from store.aligned import AlignedFeature
 from store.features import read_features
 
 

@@ -16,11 +16,11 @@ from aligned_files import feature_file
 from stream_trees import EGEMAPS, W2VBERT, put, values
 
 from alignment import align
+from alignment.aligned import AlignedFeature
 from corpora.__main__ import main as corpora
 from extractors import stream as extractor
 from model.configs.base import complete_groups
 from runtime import InputError
-from store.aligned import AlignedFeature
 from workflow.config import load_config, merge
 from workflow.recordings import label_settings
 from workflow.study import Study
@@ -130,7 +130,7 @@ def test_from_the_download_to_a_table(table, challenge):
 
 def test_a_trained_run_refuses_other_features_and_names_them(table, challenge, capsys):
     from inference import predict
-    from training.model_file import load_tensors
+    from model.checkpoint import load_tensors
 
     house, _ = challenge
     model = house / "results/runs/egemaps_mlp/seed-1/model.safetensors"

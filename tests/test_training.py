@@ -11,11 +11,12 @@ import torch
 from model_data import DIMS, DYAD, write_corpus, write_session
 
 from inference import predict as predict_module
+from model.checkpoint import load_tensors, save_tensors
 from store.session_spec import parse_spec, parse_specs
 from training import statistics as statistics_module
 from training import train as train_module
 from training.losses import ccc
-from training.model_file import load_model, load_tensors, save_tensors
+from training.model_file import load_model
 from training.optim import MovingAverage, learning_rate, make_optimiser
 from training.sessions import SessionReader
 from training.settings import parse

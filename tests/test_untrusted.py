@@ -29,11 +29,12 @@ from extractors.weights import checkpoint_files
 from media.audio import audio_blocks
 from media.container import MOST_PIXELS
 from media.probe import probe
+from model.checkpoint import load_tensors
 from model.registry import build
 from runtime import InputError
 from store.session_spec import parse_spec
 from tests.media_files import write_video
-from training.model_file import load_model, load_tensors, save_model
+from training.model_file import load_model, save_model
 from training.settings import parse
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,12 +15,13 @@ from corpora.sheet import read_sheet
 from formats.label_csv import read_labels
 from formats.ssi.annotation import read_annotation
 from formats.ssi.stream import open_stream, read_header, write_stream
+from model.checkpoint import load_tensors, save_tensors
 from model.registry import build
 from runtime import InputError
 from store.features import read_features
 from store.hdf5 import open_hdf5
 from tests.aligned_files import feature_file
-from training.model_file import load_model, load_tensors, save_model, save_tensors
+from training.model_file import load_model, save_model
 from training.settings import parse
 from workflow.config import ROOT, check_config, load_config, load_yaml
 from workflow.trained import model_metadata

@@ -7,8 +7,8 @@ import pytest
 import torch
 from model_data import DIMS, DYAD, write_corpus, write_feature, write_session
 
+from alignment.aligned import AlignedFeature
 from runtime import InputError
-from store.aligned import AlignedFeature
 from store.session_spec import parse_spec, parse_specs
 from training import windows as windows_module
 from training.sessions import SessionReader, labels_on_grid

@@ -1,10 +1,8 @@
 """Data-parallel training: several processes of `torchrun`, one global batch.
 
-Every process holds the model and computes a share of each batch's windows. Losses that are means
-over the batch are sums over all processes (`total`, `mean`), so that each process has the loss of
-the global batch, not of its share: a CCC is no mean of CCCs. `total` is differentiable and its
-adjoint is again a sum over processes; with gradients averaged over processes (`average_gradients`)
-each process then has exactly the gradient of the one-process batch.
+Every process holds the model and computes a share of each batch's windows. Losses are those of the
+global batch (model.layers.global_batch); with gradients averaged over processes
+(`average_gradients`) each process then has exactly the gradient of the one-process batch.
 
 Every call here is collective: all processes make it, in the same order. Without torchrun there is
 one process and nothing to do.
@@ -21,25 +19,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from model.layers.global_batch import size, total
+
 TIMEOUT = timedelta(minutes=30)  # the first to come waits for the slowest reader
-_alone = False
-
-
-def size() -> int:
-    """Number of processes."""
-    together = dist.is_available() and dist.is_initialized() and not _alone
-    return dist.get_world_size() if together else 1
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Inside, this process is the only one: for work that processes do in unequal pieces."""
-    global _alone
-    before, _alone = _alone, True
-    try:
-        yield
-    finally:
-        _alone = before
 
 
 def rank() -> int:
@@ -70,34 +52,6 @@ def processes() -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
-
-
-class _Total(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        y = x.clone()
-        dist.all_reduce(y)
-        return y
-
-    @staticmethod
-    def backward(ctx, gradient):
-        back = gradient.clone()
-        dist.all_reduce(back)
-        return back
-
-
-def total(x: Tensor) -> Tensor:
-    """Sum over processes, elementwise; differentiable."""
-    return _Total.apply(x) if size() > 1 else x
-
-
-def mean(values: Tensor, counts: Tensor) -> Tensor:
-    """Sum of values over the number of those that count, over all processes; 0 where none does.
-
-    values : (...) sum over this process's share, zero where nothing counts; counts : (...) how many
-    """
-    both = total(torch.stack([values, counts.to(values.dtype)]))  # (2, ...)
-    return both[0] / both[1].clamp(min=1)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -1,9 +1,7 @@
-"""Losses: of the score over the labelled frames of a batch, and InfoNCE between two groups.
+"""Losses of the score over the labelled frames of a batch; L_CCC of arXiv 2509.17711 is `ccc_loss`.
 
-Glossary (code name: symbol in arXiv 2509.17711)
-    ccc_loss: L_CCC = 1 - CCC   alignment_loss: L_align (symmetric InfoNCE)   temperature: tau
-All of them are finite, with finite gradients, for constant input, one frame, or no frame at all.
-They are fp32 under autocast, and of the global batch in data-parallel training (training.distributed).
+Losses that belong to a network (InfoNCE, kernel distance) stand with its layers. All of them are finite, with finite gradients, for constant input, one frame, or no frame at all.
+They are fp32 under autocast, and of the global batch in data-parallel training (model.layers.global_batch).
 """
 
 from collections.abc import Callable
@@ -13,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.batch import Batch
-from model.layers.blockwise import in_blocks
+from model.layers.global_batch import mean, total
 from model.precision import full_precision
 from training.config import TrainingConfig
-from training.distributed import mean, total
 
 EPSILON = 1e-8  # far below the variance of any usable label (0.01 of the scale squared is 1e-4)
 
@@ -32,7 +29,7 @@ def ccc(
 
     prediction, label, mask (any equal shape) -> scalar. Population variances, as the challenge
     scores; a constant prediction gives 0, and so does an empty mask. total: sum over the processes
-    that hold parts of the frames (training.distributed), for frames that lie apart.
+    that hold parts of the frames (model.layers.global_batch), for frames that lie apart.
     """
     weight = mask.to(prediction.dtype)  # same shape
     p = torch.where(mask, prediction, 0.0)
@@ -118,28 +115,3 @@ def score_losses(out: dict, batch: Batch, training: TrainingConfig) -> dict[str,
     if training.smoothness_weight:
         losses["smoothness"] = smoothness_loss(score, batch.frames[batch.target])
     return losses
-
-
-@full_precision
-def alignment_loss(a: Tensor, b: Tensor, mask: Tensor, temperature: float = 0.07) -> Tensor:
-    """Symmetric frame-wise InfoNCE within each window.
-
-    a, b : (B, L, E) embeddings of the two groups; mask : (B, L) frames that count.
-    Positive: the same frame of the other group. Negatives: the other valid frames of the window.
-    Returns the mean of both directions over all valid frames (0 when there is none).
-    """
-    a, b = F.normalize(a, dim=-1, eps=1e-6), F.normalize(b, dim=-1, eps=1e-6)  # (B, L, E)
-    outside = torch.finfo(a.dtype).min / 2  # finite: a fully masked row keeps finite gradients
-
-    def log_total(x: Tensor, y: Tensor) -> Tensor:
-        """(B, L) log of the sum over the valid frames of y, for every frame of x."""
-
-        def of(rows: slice) -> Tensor:
-            logits = torch.matmul(x[:, rows], y.transpose(1, 2)) / temperature  # (B, l, L)
-            return logits.masked_fill(~mask.unsqueeze(1), outside).logsumexp(2)  # (B, l)
-
-        return in_blocks(of, x.shape[1], y.shape[1], dim=1)
-
-    positive = (a * b).sum(-1) / temperature  # (B, L)
-    both = positive - (log_total(a, b) + log_total(b, a)) / 2  # (B, L)
-    return -mean(torch.where(mask, both, 0.0).sum(), mask.sum())

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model.checkpoint import load_tensors, pack, save_tensors, unpack
 from runtime import InputError, get_logger
 from training import distributed
-from training.model_file import load_tensors, pack, save_tensors, unpack
 from training.optim import MovingAverage
 
 log = get_logger("train")

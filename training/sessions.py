@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from alignment.aligned import AlignedFeature
 from runtime import InputError
-from store.aligned import AlignedFeature
 from store.features import read_features
 from store.session_spec import SessionSpec
 

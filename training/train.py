@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from model.batch import Batch
+from model.layers.global_batch import alone
 from model.precision import autocast
-from model.registry import build, count_parameters, loss_weights
+from model.registry import build, count_parameters
 from runtime import InputError, get_logger, progress
 from runtime.device import describe_device, limit_threads, pick_device
 from runtime.job import add_job_arguments, run_job
@@ -176,7 +177,7 @@ def optimise(state: State, batch: Batch, settings: Settings, lr: float) -> None:
     with autocast(t.precision, batch.frames.device):
         out = state.model(batch)
         losses = score_losses(out, batch, t) | out["losses"]
-    weights = loss_weights(settings)
+    weights = settings.loss_weights()
     loss = sum(weights[name] * value for name, value in losses.items())
     share = distributed.weight_of_share(len(batch.target))
     state.optimiser.zero_grad()
@@ -208,7 +209,7 @@ def validate(state: State, windows: Windows, batch_size: int, device: torch.devi
     context, core = windows.context, windows.core
     rank, processes = distributed.rank(), distributed.size()
     parts = []  # (prediction, label, mask) of each batch
-    with distributed.alone():  # sessions are dealt out
+    with alone():  # sessions are dealt out
         for session in range(len(windows.specs))[rank::processes]:
             for _, batch in windows.in_order(session, batch_size):
                 out = functional_call(state.model, weights, (batch.to(device),))

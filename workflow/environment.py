@@ -5,7 +5,7 @@ import platform
 import sys
 from pathlib import Path
 
-from runtime.device import gpus_visible
+from runtime.gpus import gpus_visible
 from runtime.lease import SCHEDULERS
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,10 +5,10 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from inference.config import check_finish, check_live
+from inference.config import check_finish, check_live, parse_prediction
 from model.configs.base import check_absent_rate
 from runtime import InputError
-from training.settings import parse, parse_prediction
+from training.settings import parse
 from workflow.config import merge
 from workflow.sets import Sets, as_list
 

@@ -10,8 +10,9 @@ members and no checkpoint of their own. `initial: other` starts training from an
 import dataclasses
 from collections.abc import Sequence
 
+from model.settings import other_network
 from runtime import InputError
-from training.settings import other_network, parse
+from training.settings import parse
 from workflow.config import merge
 from workflow.folds import expand
 from workflow.leaks import check_leaks, check_mixture, check_selection

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from inference.config import parse_prediction
 from runtime import InputError
 from store.intact import check_intact
-from training.settings import parse_prediction
 from workflow.config import merge
 from workflow.folds import fold_run
 from workflow.run import keys_of, unknown_run

@@ -13,27 +13,14 @@ descends from it, and a plain call must not train what only an abandoned call ha
 import os
 from pathlib import Path
 
+from store.planned import PLANNED, plan, planned
+
 # Rules between the recordings and the tables; what `all` names itself needs no help.
 RULES = (
     "probe", "faces", "weights", "clock", "labels", "align", "session", "qc_session", "statistics", "train", "predict",
     "combine", "score",
 )  # fmt: skip
 PREFIXES = ("demo_session_", "random_weights_")  # generated inputs: a rule each
-PLANNED = Path(".snakemake") / "planned.txt"
-
-
-def planned(file: Path = PLANNED) -> list[str]:
-    """Paths written down as to be made that do not exist, sorted."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return sorted(path for path in set(lines) if not os.path.exists(path))
-
-
-def plan(paths, file: Path = PLANNED) -> None:
-    """Add paths to those written down; the file is replaced at once or not at all."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    new = file.with_name(f"{file.name}.{os.getpid()}")
-    new.write_text("".join(f"{path}\n" for path in sorted({*lines, *map(str, paths)})), "utf-8")
-    os.replace(new, file)
 
 
 def plan_outputs(workflow, file: Path = PLANNED) -> None:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from model.batch import Batch
 from model.configs.align_mamba import AlignMambaConfig
 from model.frame_model import FrameModel
+from model.layers.global_batch import mean
 from model.layers.groups import GroupEncoder, frame_readout, kinds, modalities
 from model.layers.kernel_distance import mmd
 from model.layers.modality_mamba import ModalityMamba
 from model.layers.token_fusion import MIXERS, JoinedFusion, MultiStreamFusion
 from model.layers.transport import LocalAlignment, allowed_pairs, cosine_cost, relaxed_distance
-from training.distributed import mean
 
 
 class AlignMamba(FrameModel):

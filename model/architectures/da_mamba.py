@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from model.batch import Batch, take_rows
 from model.configs.da_mamba import DaMambaConfig
 from model.frame_model import FrameModel
+from model.layers.alignment_loss import alignment_loss
 from model.layers.attention import ChunkAttention, CrossAttention
 from model.layers.hybrid import HybridBlock
 from model.layers.inputs import StreamInput
 from model.layers.mamba import BiMambaBlock, MambaBlock, Memory, mix
 from model.layers.transformer import TransformerMixer
-from training.losses import alignment_loss
 
 
 def make_mixer(config: DaMambaConfig, width: int) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Settings of models and training, free of torch: the workflow reads them too.
+"""Settings of models, free of torch: the workflow reads them too.
 
 One module per `model.name` (its dataclass under the name `Config`), found by its file name. They
 are imported by name, not by statement, so that a run depends on its own model's code only
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from model.configs.base import ModelConfig
 
-NOT_MODELS = ("__init__", "base", "prediction", "training")
+NOT_MODELS = ("__init__", "base")
 
 
 def model_names() -> list[str]:

@@ -50,6 +50,7 @@ class ModelConfig(Checked):
         stays
 
     PRESETS and TRAINING: what each preset changes in these keys and in those of `training`.
+    PUBLISHED: further variants of the paper, by their names: the keys that make them.
     """
 
     dropout: float = 0.0
@@ -70,6 +71,7 @@ class ModelConfig(Checked):
     SEES_TIME: ClassVar[bool] = True  # false: every frame for itself
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "demo": {}}
     TRAINING: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}, "demo": {}}
+    PUBLISHED: ClassVar[dict[str, dict[str, Any]]] = {}
 
     @property
     def compares_groups(self) -> bool:

@@ -121,6 +121,10 @@ class DatConfig(ModelConfig):
             "learned_absent": True,
         },
     }
+    PUBLISHED: ClassVar = {
+        "variant L": {"variant": "L"},
+        "variant mpiigi": {"variant": "mpiigi", "query": "target"},
+    }
     TRAINING: ClassVar = {
         "paper": {
             "optimiser": "adam",

@@ -14,12 +14,13 @@ from evaluation.layouts import LAYOUTS
 from evaluation.official import Submission, numbers
 from extractors.weights import checkpoint_files
 from media.probe import probe
+from model.checkpoint import load_tensors
 from model.registry import build
 from tests.fuzz import parsers as base
 from tests.fuzz.parsers import Parser, each, files_below
 from tests.fuzz.structured import mutate_safetensors, mutate_text, mutate_zip
 from tests.media_files import write_video
-from training.model_file import load_model, load_tensors, save_model
+from training.model_file import load_model, save_model
 from training.optim import MovingAverage
 from training.resume import State, load_resume, save_resume
 from training.settings import parse

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import yaml
 
+from alignment.aligned import AlignedFeature
 from alignment.clock import read_clock, read_probe
 from corpora import metadata
 from corpora.sheet import NAME, SPLITS, read_sheet, write_sheet
@@ -33,8 +34,9 @@ from formats.ssi.annotation import (
     write_annotation,
 )
 from formats.ssi.stream import open_stream, write_stream
+from inference.config import parse_prediction
 from runtime import InputError
-from store.aligned import AlignedFeature, check_aligned
+from store.aligned import check_aligned
 from store.describe import describe, validate
 from store.features import read_features
 from store.intact import check_intact, read_sidecar
@@ -44,7 +46,7 @@ from tests.aligned_files import clock_file, feature_file, probe_record
 from tests.evaluation_data import write_predictions, write_scores
 from tests.fuzz.structured import Mutation, mutate_hdf5
 from tests.model_data import write_session
-from training.settings import parse, parse_prediction, resolve
+from training.settings import parse, resolve
 from training.statistics import read_statistics, statistics
 from workflow.config import ROOT, check_config, load_yaml, merge
 

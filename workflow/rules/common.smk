@@ -11,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 
 from corpora.demo import session_files, weights_files
 from runtime import InputError
-from runtime.device import gpus_visible
+from runtime.gpus import gpus_visible
 from workflow import recordings
 from workflow.config import load_yaml
 from workflow.digest import digest, summary
