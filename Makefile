@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORES ?= all
 CORPUS ?= ../shared/corpora/realclips
 
-.PHONY: demo test test-kills test-slurm test-triton realclips evidence plan lint fuzz soak
+.PHONY: demo test test-kills test-slurm test-triton realclips evidence plan lint fuzz soak gpu
 
 $(BIN)/.ready: pyproject.toml envs/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || { echo "Python 3.11 or 3.12 is needed: make PYTHON=python3.11 ..." >&2; exit 1; }
@@ -34,6 +34,11 @@ $(TRITON)/.ready:
 
 test-triton: $(BIN)/.ready $(TRITON)/.ready
 	PYTHONPATH=$(TRITON) $(BIN)/python -m pytest tests/test_scan_triton.py
+
+# Everything on a GPU, at most eight minutes; GPU_OPTIONS="--quick --device cpu" rehearses it without one.
+GPU_OPTIONS ?=
+gpu: $(BIN)/.ready
+	$(BIN)/python -m benchmarks.gpu $(GPU_OPTIONS)
 
 realclips: $(BIN)/.ready
 	$(BIN)/snakemake --cores $(CORES) --configfile presets/realclips.yaml --config media_root='$(CORPUS)'

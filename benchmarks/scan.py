@@ -104,10 +104,16 @@ def rows_of(device: str, wanted: list[str] | None) -> tuple[list[str], list[str]
 
 
 def inputs(
-    batch: int, length: int, width: int, state: int, gate: bool = False, device: str = "cpu"
+    batch: int,
+    length: int,
+    width: int,
+    state: int,
+    gate: bool = False,
+    device: str = "cpu",
+    seed: int = 0,
 ) -> list[torch.Tensor | None]:
     """x, dt, A, B, C as at the start of training, then D and z, or None without `gate`."""
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator().manual_seed(seed)
     tensors = [
         torch.randn(batch, length, width, generator=g),
         torch.rand(batch, length, width, generator=g) * 0.1,
