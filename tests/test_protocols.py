@@ -290,7 +290,7 @@ def test_the_job_graph_of_folds_from_another_run(corpora, tmp_path):
     assert {rule: int(jobs.get(rule, 0)) for rule in expected} == expected
     val, checked = {"008", "009", "010", "026", "027", "028"}, set()
     for job in graph.split("\n\n"):
-        what = re.search(r"python -m model\.(statistics|train) .*runs/(x2?)\.fold-(\d+)/", job)
+        what = re.search(r"python -m training\.(statistics|train) .*runs/(x2?)\.fold-(\d+)/", job)
         if what:
             stage, run, out = what.groups()
             wanted = {f"mpiigi/{s}" for s in val - {out}}
