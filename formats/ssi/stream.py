@@ -52,6 +52,7 @@ FTYPES = ("BINARY", "ASCII")
 MAX_DIM = 1 << 20
 MOST_ROWS = 1 << 28  # of a body: hours of sound; a sparse file claims any number and costs nothing
 MOST_ASCII_BYTES = 1 << 31
+ROUNDING = 1 + 1e-6  # rows: chunks that overlap by up to one row touch
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,20 @@ class StreamHeader:
     def declared_rows(self) -> int:
         return sum(chunk.num for chunk in self.chunks)
 
+    @property
+    def pause_s(self) -> float:
+        """Seconds without rows: before the first chunk and between chunks, at the header's rate.
+
+        Steps of up to one row between chunks are rounding, not pauses.
+        """
+        pause, end = 0.0, 0.0
+        for chunk in self.chunks:
+            if chunk.num:
+                gap = chunk.from_s - end
+                pause += gap if gap > ROUNDING / self.rate_hz else 0.0
+                end = max(end, chunk.from_s) + chunk.num / self.rate_hz
+        return pause
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -102,18 +117,42 @@ class Stream:
 
     @cached_property
     def times(self) -> np.ndarray:
-        """(rows,) float64 seconds: each chunk from its own start; rows beyond go on at the rate."""
-        header, rows = self.header, len(self.values)
-        times = np.empty(rows)
-        row = 0
-        for chunk in header.chunks:
-            count = min(chunk.num, rows - row)
-            times[row : row + count] = chunk.from_s + np.arange(count) / header.rate_hz
-            row += count
-        if row < rows:
-            start = times[row - 1] + 1 / header.rate_hz if row else 0.0
-            times[row:] = start + np.arange(rows - row) / header.rate_hz
-        return times
+        """(rows,) float64 seconds at the header's rate, see `chunk_times`."""
+        return chunk_times(self.path, self.header, len(self.values), self.header.rate_hz)
+
+
+def chunk_times(path: str | Path, header: StreamHeader, rows: int, rate_hz: float) -> np.ndarray:
+    """(rows,) float64 seconds: each chunk from its own start; rows beyond go on at the rate.
+
+    A chunk that begins up to one row before the end of the one above it continues it (rounding).
+    Where rate_hz is not the header's, chunks without a pause between them count as one: the header
+    computed their starts from its wrong rate. Raises InputError, naming both, for chunks that overlap
+    by more.
+    """
+    times = np.empty(rows)
+    row, end = 0, 0.0
+    above: Chunk | None = None
+    for chunk in header.chunks:
+        count = min(chunk.num, rows - row)
+        if count <= 0:
+            continue
+        start = chunk.from_s
+        if above is not None:
+            stated_end = above.from_s + above.num / header.rate_hz
+            touches = abs(start - stated_end) <= ROUNDING / header.rate_hz
+            if rate_hz != header.rate_hz and touches:
+                start = end
+            elif start < end - ROUNDING / rate_hz:
+                raise InputError(
+                    f"{path}: chunk from={chunk.from_s:.3f} begins before the {above.num} rows of chunk"
+                    f" from={above.from_s:.3f} end at {end:.3f} s ({rate_hz:g} Hz)",
+                    "correct from=, to= and num= of these chunks in the header, or get the stream again",
+                )
+            start = max(start, end)
+        times[row : row + count] = start + np.arange(count) / rate_hz
+        row, end, above = row + count, start + count / rate_hz, chunk
+    times[row:] = end + np.arange(rows - row) / rate_hz
+    return times
 
 
 def sample_dtype(type: str, byte: int, path: str | Path = "stream") -> np.dtype:
