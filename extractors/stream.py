@@ -76,12 +76,13 @@ def rows_of(stream: Stream, doubled: str) -> np.ndarray:
     rows, declared = len(stream.values), stream.header.declared_rows
     if declared and rows == 2 * declared:
         halves = oddities.arrangement(stream.values)
-        if doubled not in (halves or DOUBLED[1:]):
-            shown = " or ".join(halves or DOUBLED[1:])
+        if doubled not in halves:
             told = "" if doubled == "refuse" else f", and not as `doubled: {doubled}` says"
+            cure = f"set the feature's `doubled` to {' or '.join(halves)}, or " if halves else ""
+            unknown = "" if halves else "; its values do not show two microphones"
             raise InputError(
-                f"{stream.path} holds twice the {declared} rows that its header says (two microphones?){told}",
-                f"set the feature's `doubled` to {shown}, or exclude the participant",
+                f"{stream.path} holds twice the {declared} rows that its header says{told}{unknown}",
+                f"{cure}get the stream again, or exclude the participant",
             )
         log.warning(
             "%s: %d rows, its header says %d: %s is used", stream.path, rows, declared, doubled

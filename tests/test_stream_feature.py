@@ -119,10 +119,18 @@ def test_fills_and_nan_are_not_valid(tmp_path):
 
 def test_a_doubled_body_is_refused_until_told_which_half(tmp_path):
     x = values(600, 4)
+    x[300:] += x[:300]  # two microphones in one room
     with pytest.raises(InputError, match="twice the 300 rows"):
         run(tmp_path, x, rows=300)
     np.testing.assert_array_equal(run(tmp_path, x, rows=300, doubled="second")[0].values, x[300:])
     np.testing.assert_array_equal(run(tmp_path, x, rows=300, doubled="first")[0].values, x[:300])
+
+
+@pytest.mark.parametrize("half", ["left", "right", "first", "second"])
+def test_half_of_a_body_that_shows_no_two_microphones_is_never_taken(tmp_path, half):
+    with pytest.raises(InputError, match="do not show two microphones") as e:
+        run(tmp_path, values(600, 4), rows=300, doubled=half)
+    assert "exclude" in e.value.cure
 
 
 @pytest.mark.parametrize("beside", [True, False])

@@ -15,6 +15,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
+from formats.ssi.oddities import SAMPLE_ROWS, holds_doubles, holds_floats
 from formats.ssi.xml import child, number, read_xml, required
 from runtime import InputError
 from store.atomic import atomic_path, write_text
@@ -231,7 +232,26 @@ def open_stream(path: str | Path) -> Stream:
         values = np.zeros((0, header.dim), header.dtype)
     else:
         values = np.memmap(body, header.dtype, "r", shape=(rows, header.dim))
+        _check_sample_type(path, header, values)
     return Stream(path, header, values, surplus)
+
+
+def _check_sample_type(path: Path, header: StreamHeader, values: np.ndarray) -> None:
+    """InputError where a body of twice or half the declared bytes holds doubles or floats instead."""
+    rows, declared = len(values), header.declared_rows
+    if header.dtype == np.dtype("<f4") and declared and rows == 2 * declared:
+        there, byte, test = "DOUBLE", 8, holds_doubles
+    elif header.dtype == np.dtype("<f8") and declared and 2 * rows == declared:
+        there, byte, test = "FLOAT", 4, holds_floats
+    else:
+        return
+    words = values.view("<u4").reshape(-1, 2 * header.dim)  # a row of doubles, or two of floats
+    if test(words[:: max(1, len(words) // SAMPLE_ROWS)].reshape(-1)):
+        raise InputError(
+            f"{path} says type={header.type} byte={header.dtype.itemsize}, but its body of"
+            f" {values.nbytes} bytes holds {declared} rows of {there} byte={byte}",
+            f'write type="{there}" byte="{byte}" into the header, or get the stream again',
+        )
 
 
 def _read_ascii(body: Path, header: StreamHeader) -> np.ndarray:
