@@ -15,8 +15,9 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
+from formats.numbers import real, whole
 from formats.ssi.oddities import SAMPLE_ROWS, holds_doubles, holds_floats
-from formats.ssi.xml import child, number, read_xml, required
+from formats.ssi.xml import check_bytes_of_text, child, number, read_xml, required
 from runtime import InputError
 from store.atomic import atomic_path, write_text
 from store.plain import check_plain
@@ -257,7 +258,9 @@ def _check_sample_type(path: Path, header: StreamHeader, values: np.ndarray) -> 
 def _read_ascii(body: Path, header: StreamHeader) -> np.ndarray:
     delim = None if header.delim.isspace() else header.delim
     rows = []
-    with open(body, encoding="ascii", errors="replace") as lines:
+    with open(body, "rb") as start:
+        check_bytes_of_text(body, start.read(64))
+    with open(body, encoding="utf-8-sig", errors="replace") as lines:
         for at, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -272,21 +275,21 @@ def _read_ascii(body: Path, header: StreamHeader) -> np.ndarray:
                 rows.append(_parse(words, header.dtype))
             except (ValueError, OverflowError) as e:
                 raise InputError(
-                    f"{body}, line {at} holds something that is no {header.type}",
-                    "get the body again",
+                    f"{body}, line {at} holds something that is no {header.type}: {e}",
+                    "correct the line, or get the body again",
                 ) from e
     return np.array(rows, header.dtype).reshape(-1, header.dim)
 
 
 def _parse(words: list[str], dtype: np.dtype) -> np.ndarray:
     if dtype.kind == "f":
-        return np.array([float(w) for w in words], dtype)
-    numbers = [int(w) for w in words]
+        return np.array([real(w) for w in words], dtype)
+    numbers = [whole(w) for w in words]
     if dtype.kind == "b":
         return np.array([n != 0 for n in numbers])
     least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
     if any(not least <= n <= most for n in numbers):
-        raise ValueError("out of range")
+        raise ValueError(f"a number outside {least}..{most}")
     return np.array(numbers, dtype)
 
 
