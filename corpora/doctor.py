@@ -25,8 +25,8 @@ from formats.ssi.rate import (
     sound_length,
     true_rates,
 )
-from formats.ssi.stream import Stream, open_stream
-from formats.stream_files import rows_stated
+from formats.ssi.stream import Stream, chunk_times, open_stream
+from formats.stream_files import extent
 from runtime import InputError, progress
 
 LABEL_TOLERANCE_S = 2.0  # media.length_tolerance_s of config.yaml
@@ -57,6 +57,7 @@ class Finding:
 ACTIONS = {
     "wrong_rate": "the inferred rate is used, logged",
     "unusual_rate": "used at its own rate",
+    "pause": "rows get the times of their chunks, the pause is not valid",
     "shifted": "another recording: init excludes the person; without that the stream's job stops (max_length_difference)",
     "truncated": "the rows that exist are used, the missing end is not valid",
     "doubled": "the stream's job stops unless the feature's `doubled` says which microphone",
@@ -125,8 +126,9 @@ def _finding(person: Person, feature: str, defect: str, detail: str) -> Finding:
 def _of_person(
     person: Person, streams: dict[str, Stream], sounding: set[str]
 ) -> Iterator[tuple[str, str, str]]:
-    declared = {f: rows_stated(s) for f, s in streams.items()}
-    rates = true_rates({f: (declared[f], s.header.rate_hz) for f, s in streams.items()})
+    stated = {f: extent(s) for f, s in streams.items()}
+    declared = {f: s.rows for f, s in stated.items()}
+    rates = true_rates(stated)
     for feature, stream in streams.items():
         rate = rates[feature]
         if rate != stream.header.rate_hz:
@@ -137,9 +139,10 @@ def _of_person(
             )
         elif all(abs(rate - usual) > USUAL_RATE_TOLERANCE * usual for usual in USUAL_RATES_HZ):
             yield feature, "unusual_rate", f"{rate:g} Hz, {declared[feature]} rows"
+        yield from _chunks(feature, stream, rate)
         yield from _body(feature, stream)
         yield from _values(feature, stream)
-    lengths = {f: declared[f] / rates[f] for f in streams if declared[f]}
+    lengths = {f: stated[f].seconds(rates[f]) for f in streams if declared[f]}
     for feature, seconds in lengths.items():
         sound = sound_length(lengths, feature)
         if sound is not None and abs(seconds - sound) > LENGTH_TOLERANCE_S:
@@ -163,6 +166,18 @@ def _labels(person: Person, seconds: float | None) -> Iterator[tuple[str, str, s
     rate = 30.0 if classes else 25.0
     if seconds is not None and abs(lines / rate - seconds) > LABEL_TOLERANCE_S:
         yield "", "label_length", f"{lines} lines, the longest stream lasts {seconds:.2f} s"
+
+
+def _chunks(feature: str, stream: Stream, rate: float) -> Iterator[tuple[str, str, str]]:
+    header = stream.header
+    if header.pause_s:
+        detail = f"{header.pause_s:.2f} s without rows, {len(header.chunks)} chunks"
+        yield feature, "pause", detail
+    if len(header.chunks) > 1:
+        try:
+            chunk_times(stream.path, header, len(stream.values), rate)
+        except InputError as e:
+            yield feature, "unreadable", e.problem
 
 
 def _body(feature: str, stream: Stream) -> Iterator[tuple[str, str, str]]:

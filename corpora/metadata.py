@@ -6,6 +6,7 @@ Each file has lines ``start;end;value;conf``; the value of the first line counts
 
 from pathlib import Path
 
+from formats.numbers import decimal
 from runtime import get_logger
 from store.plain import read_plain
 
@@ -62,6 +63,6 @@ def age(session: Path, role: str) -> float | None:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        return decimal(text)
     except ValueError:
         return None

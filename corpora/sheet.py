@@ -32,6 +32,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from formats.numbers import decimal, whole
 from runtime import InputError
 from store.plain import read_plain
 from store.session_spec import NAME
@@ -248,7 +249,7 @@ def _participant(line: int, row: dict[str, str], root: str, problems: _Problems)
         parsed[column] = default
         if values[column]:
             try:
-                number = int(values[column]) if column == "audio_channel" else float(values[column])
+                number = (whole if column == "audio_channel" else decimal)(values[column])
                 if not 0 <= number < MOST:
                     raise ValueError
                 parsed[column] = number

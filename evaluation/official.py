@@ -34,6 +34,7 @@ from evaluation.confusion import Confusion
 from evaluation.layouts import LAYOUTS, Layout
 from evaluation.metrics import Moments, merge_all
 from formats.label_csv import read_labels
+from formats.numbers import decimal
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
 from store.plain import read_plain
@@ -140,7 +141,7 @@ def numbers(lines: list[str], place: str) -> np.ndarray:
     values = np.empty(len(lines))
     for i, line in enumerate(lines):
         try:
-            values[i] = float(line)
+            values[i] = decimal(line)
         except ValueError:
             values[i] = math.nan
         if not math.isfinite(values[i]):

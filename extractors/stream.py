@@ -20,8 +20,8 @@ import numpy as np
 
 from formats.ssi import oddities
 from formats.ssi.rate import ABSURD, LENGTH_TOLERANCE_S, sound_length, true_rates
-from formats.ssi.stream import Stream, open_stream
-from formats.stream_files import SUFFIX, feature_name, rows_stated
+from formats.ssi.stream import Stream, chunk_times, open_stream
+from formats.stream_files import SUFFIX, extent, feature_name
 from runtime import InputError, get_logger, progress
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
@@ -52,7 +52,7 @@ def stream_rate(
     """
     name = name_of(stream)
     everything = {**references, name: stream}
-    stated = {n: (rows_stated(s), s.header.rate_hz) for n, s in everything.items()}
+    stated = {n: extent(s) for n, s in everything.items()}
     rates = true_rates(stated)
     rate = rates[name]
     if rate != stream.header.rate_hz:
@@ -60,7 +60,7 @@ def stream_rate(
             "%s says %g Hz, the other streams say %g Hz: %g Hz is used",
             stream.path, stream.header.rate_hz, rate, rate,
         )  # fmt: skip
-    lengths = {n: rows / rates[n] for n, (rows, _) in stated.items() if rows}
+    lengths = {n: s.seconds(rates[n]) for n, s in stated.items() if s.rows}
     sound = sound_length(lengths, name)
     if sound is not None and name in lengths and abs(lengths[name] - sound) > max_difference_s:
         return rate, sound
@@ -76,12 +76,13 @@ def rows_of(stream: Stream, doubled: str) -> np.ndarray:
     rows, declared = len(stream.values), stream.header.declared_rows
     if declared and rows == 2 * declared:
         halves = oddities.arrangement(stream.values)
-        if doubled not in (halves or DOUBLED[1:]):
-            shown = " or ".join(halves or DOUBLED[1:])
+        if doubled not in halves:
             told = "" if doubled == "refuse" else f", and not as `doubled: {doubled}` says"
+            cure = f"set the feature's `doubled` to {' or '.join(halves)}, or " if halves else ""
+            unknown = "" if halves else "; its values do not show two microphones"
             raise InputError(
-                f"{stream.path} holds twice the {declared} rows that its header says (two microphones?){told}",
-                f"set the feature's `doubled` to {shown}, or exclude the participant",
+                f"{stream.path} holds twice the {declared} rows that its header says{told}{unknown}",
+                f"{cure}get the stream again, or exclude the participant",
             )
         log.warning(
             "%s: %d rows, its header says %d: %s is used", stream.path, rows, declared, doubled
@@ -159,7 +160,7 @@ def extract(
     rate, sound_s = stream_rate(stream, others, max_length_difference)
     if sound_s is not None:
         problem = (
-            f"{stream_path} lasts {rows_stated(stream) / rate:.2f} s, the sound of the same person"
+            f"{stream_path} lasts {extent(stream).seconds(rate):.2f} s, the sound of the same person"
             f" {sound_s:.2f} s: it belongs to another recording"
         )
         if shifted == "refuse":
@@ -181,7 +182,7 @@ def extract(
         precision=stream.header.type.lower(),
         fingerprint=fingerprint,
     )
-    times = instants(stream, len(values), rate)
+    times = chunk_times(stream.path, stream.header, len(values), rate)
     last = None if invalid_value is None else first_detected(values, invalid_value)
     n_valid = held = 0
     with FeatureWriter(out, attributes, dtype) as writer:
@@ -205,18 +206,6 @@ def extract(
         "rate_hz": rate,
         "declared_rows": stream.header.declared_rows,
     }
-
-
-def instants(stream: Stream, rows: int, rate: float) -> np.ndarray:
-    """(rows,) seconds: every chunk from its own start, at the rate that is used."""
-    times = np.empty(rows)
-    row, start = 0, 0.0
-    for chunk in stream.header.chunks:
-        count = min(chunk.num, rows - row)
-        times[row : row + count] = chunk.from_s + np.arange(count) / rate
-        row, start = row + count, chunk.from_s + count / rate
-    times[row:] = start + np.arange(rows - row) / rate
-    return times
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -5,17 +5,14 @@ No header; line k (from 0) is video frame k. Missing values are an empty line, `
 latin-1. A newline at the very end makes no line of its own.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from formats.numbers import decimal, is_nan
 from runtime import InputError
 from store.plain import read_plain
-
-MISSING = re.compile(r"[+-]?(nan(\((ind|snan)\))?|1\.#(qnan|ind)0*)?", re.IGNORECASE)
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def read_lines(path: str | Path) -> list[str]:
@@ -59,13 +56,14 @@ def read_labels(path: str | Path, classes: Sequence[str] = ()) -> np.ndarray:
     values = np.full(len(lines), np.nan)
     for i, line in enumerate(lines):
         token = line.strip()
-        if MISSING.fullmatch(token):
+        if not token or is_nan(token):
             continue
-        if not NUMBER.fullmatch(token):
+        try:
+            values[i] = decimal(token)
+        except ValueError as e:
             raise InputError(
                 f"{path} line {i + 1}: '{token[:40]}' is not a number", _cure(token, i)
-            )
-        values[i] = float(token)
+            ) from e
         if not 0.0 <= values[i] <= 1.0:
             raise InputError(
                 f"{path} line {i + 1}: {token} is outside 0..1",
@@ -80,7 +78,7 @@ def _classes(path: str | Path, lines: list[str], classes: list[str]) -> np.ndarr
         token = line.strip()
         if token in classes:
             values[i] = classes.index(token)
-        elif not MISSING.fullmatch(token):
+        elif token and not is_nan(token):
             raise InputError(
                 f"{path} line {i + 1}: '{token[:40]}' is none of the classes {', '.join(classes)}",
                 "correct labels.classes, or leave the line empty where raters disagree",
@@ -91,6 +89,8 @@ def _classes(path: str | Path, lines: list[str], classes: list[str]) -> np.ndarr
 def _cure(token: str, index: int) -> str:
     if ";" in token or "\t" in token:
         return "keep only the value column: one value per line, nothing else"
+    if token[:1] in "'\"" and token[-1:] == token[:1]:
+        return "take the quotes away: one bare number a line"
     if "," in token:
         return "write a decimal point, one value per line"
     if index == 0:

@@ -4,9 +4,10 @@
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from formats.ssi.rate import LENGTH_TOLERANCE_S, sound_length, true_rates
+from formats.ssi.rate import LENGTH_TOLERANCE_S, Extent, sound_length, true_rates
 from formats.ssi.stream import Stream, open_stream
 from runtime import InputError
 
@@ -54,8 +55,13 @@ def rows_stated(stream: Stream) -> int:
     return stream.header.declared_rows or len(stream.values)
 
 
-def lengths(prefix: str | os.PathLike) -> dict[str, tuple[int, float]]:
-    """(rows, true rate in Hz) of every stream of a person.
+def extent(stream: Stream) -> Extent:
+    """What the stream's header states of its length."""
+    return Extent(rows_stated(stream), stream.header.rate_hz, stream.header.pause_s)
+
+
+def lengths(prefix: str | os.PathLike) -> dict[str, Extent]:
+    """Rows, true rate in Hz and pauses of every stream of a person.
 
     Raises InputError for an unreadable stream and for a person without any.
     """
@@ -65,9 +71,9 @@ def lengths(prefix: str | os.PathLike) -> dict[str, tuple[int, float]]:
             f"{prefix} begins the name of no stream",
             "write folder/role, as in train/001/expert for train/001/expert.clip.stream",
         )
-    stated = {name: (rows_stated(s), s.header.rate_hz) for name, s in streams.items()}
+    stated = {name: extent(s) for name, s in streams.items()}
     rates = true_rates(stated)
-    return {name: (rows, rates[name]) for name, (rows, _) in stated.items()}
+    return {name: replace(s, rate_hz=rates[name]) for name, s in stated.items()}
 
 
 def shifted(
@@ -78,7 +84,7 @@ def shifted(
     Such a stream belongs to another recording (NoXi-J 147 to 150). media_s : seconds of the sound
     file or video of a person whose streams are pictures only.
     """
-    seconds = {name: rows / rate for name, (rows, rate) in lengths(prefix).items()}
+    seconds = {name: s.seconds() for name, s in lengths(prefix).items()}
     found = {}
     for name, s in seconds.items():
         sound = sound_length(seconds, name) or media_s
@@ -89,4 +95,4 @@ def shifted(
 
 def longest(prefix: str | os.PathLike) -> float:
     """Seconds of a person's longest stream at its true rate."""
-    return max(rows / rate for rows, rate in lengths(prefix).values())
+    return max(s.seconds() for s in lengths(prefix).values())

@@ -229,8 +229,8 @@ def check_lengths(lengths: dict[str, tuple[object, float]], tolerance_s: float) 
 def stream_records(prefix: str | Path) -> dict[str, dict]:
     """Rows, true rate (Hz) and length (s) of every precomputed stream of a participant."""
     return {
-        name: {"rows": rows, "rate_hz": rate, "duration_s": round(rows / rate, 6)}
-        for name, (rows, rate) in stream_files.lengths(prefix).items()
+        name: {"rows": s.rows, "rate_hz": s.rate_hz, "duration_s": round(s.seconds(), 6)}
+        for name, s in stream_files.lengths(prefix).items()
     }
 
 

@@ -268,3 +268,19 @@ def test_nobody_rates_the_robot(tmp_path):
         ("pinsoro-cc/07", "purple", "", "no_labels"),
         ("pinsoro-cc/07", "yellow", "", "no_labels"),
     }
+
+
+def test_a_pause_is_told_and_no_wrong_rate(tmp_path):
+    folder = tmp_path / "noxi/train/001"
+    for name in (EGEMAPS, W2VBERT):
+        put(folder, "expert", name, values(1500, 3, len(name)))
+    path = put(folder, "expert", "clip", values(1500, 2), 30.0)
+    head = path.read_text().partition("  <chunk")[0]
+    piece = '  <chunk from="{}" to="{}" byte="0" num="750" />\n'.format
+    path.write_text(head + piece(0.0, 25.0) + piece(35.0, 60.0) + "</stream>\n")
+    found = {(f.feature, f.defect): f.detail for f in examine(find_people(tmp_path, "noxi"))}
+    assert found["clip", "pause"] == "10.00 s without rows, 2 chunks"
+    assert not {d for _, d in found} & {"wrong_rate", "shifted", "unreadable"}
+    path.write_text(head + piece(0.0, 25.0) + piece(20.0, 45.0) + "</stream>\n")
+    found = {(f.feature, f.defect): f.detail for f in examine(find_people(tmp_path, "noxi"))}
+    assert "from=20.000" in found["clip", "unreadable"]

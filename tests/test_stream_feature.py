@@ -7,6 +7,7 @@ import pytest
 from stream_trees import EGEMAPS, openface, put, truncate, values
 
 from extractors.stream import extract, first_detected, hold, main
+from formats import stream_files
 from formats.ssi import export
 from formats.ssi.stream import open_stream, write_stream
 from runtime import InputError
@@ -35,6 +36,58 @@ def test_a_second_chunk_keeps_its_own_start(tmp_path):
     extract(str(tmp_path / "x.clip.stream"), str(tmp_path / "o.h5"), "clip", {})
     expected = [0, 0.04, 3.0, 3.04, 3.08, 3.12]
     np.testing.assert_allclose(read_features(tmp_path / "o.h5").time, expected)
+
+
+def with_chunks(path, rate, *chunks):
+    """Replace the header's chunks by (from in s, rows)."""
+    head = path.read_text().partition("  <chunk")[0]
+    lines = [
+        f'  <chunk from="{a:.3f}" to="{a + n / rate:.3f}" byte="0" num="{n}" />\n'
+        for a, n in chunks
+    ]
+    path.write_text(head + "".join(lines) + "</stream>\n")
+    return path
+
+
+def test_a_pause_keeps_rate_and_times(tmp_path):
+    """0 to 25 s and 35 to 60 s at 30 Hz, beside 60 s of sound: 1500 rows are no 60 s at 25 Hz."""
+    truth = np.concatenate([np.arange(750) / 30, 35 + np.arange(750) / 30])
+    path = put(tmp_path, "novice", "clip", np.stack([truth, 2 * truth], 1).astype(np.float32), 30.0)
+    with_chunks(path, 30, (0.0, 750), (35.0, 750))
+    sound = {n: str(put(tmp_path, "novice", n, values(1500, 3))) for n in (EGEMAPS, "audio.w2v")}
+    counts = extract(str(path), str(tmp_path / "o.h5"), "clip", sound)
+    made = read_features(tmp_path / "o.h5")
+    assert counts["rate_hz"] == 30
+    np.testing.assert_allclose(made.time, truth, atol=1e-9)
+    found = stream_files.lengths(tmp_path / "novice")
+    assert {n: round(s.seconds(), 6) for n, s in found.items()} == dict.fromkeys(found, 60.0)
+    assert stream_files.shifted(tmp_path / "novice") == {}
+
+
+@pytest.mark.parametrize(("second", "start"), [(9.97, 10.0), (10.0, 10.0), (10.02, 10.02)])
+def test_chunks_that_touch_within_a_row_go_on(tmp_path, second, start):
+    path = with_chunks(put(tmp_path, "n", "clip", values(500, 2)), 25, (0.0, 250), (second, 250))
+    extract(str(path), str(tmp_path / "o.h5"), "clip", {})
+    expected = [*(np.arange(250) / 25), *(start + np.arange(250) / 25)]
+    np.testing.assert_allclose(read_features(tmp_path / "o.h5").time, expected)
+
+
+def test_chunks_that_overlap_are_refused_by_name(tmp_path):
+    path = with_chunks(put(tmp_path, "n", "clip", values(500, 2)), 25, (0.0, 250), (9.9, 250))
+    with pytest.raises(InputError, match=r"n\.clip\.stream: chunk from=9\.900 .*from=0\.000") as e:
+        extract(str(path), str(tmp_path / "o.h5"), "clip", {})
+    assert "remux" not in e.value.cure and "header" in e.value.cure
+
+
+def test_chunks_without_a_pause_stay_one_run_at_the_inferred_rate(tmp_path):
+    """A header of 40 Hz for 25 Hz computes its chunks' starts from 40, too."""
+    other = put(tmp_path, "novice", EGEMAPS, values(500, 88))
+    path = put(tmp_path, "novice", "clip", values(500, 4), 40.0)
+    with_chunks(path, 40, (0.0, 200), (5.0, 300))
+    assert (
+        extract(str(path), str(tmp_path / "o.h5"), "clip", {EGEMAPS: str(other)})["rate_hz"] == 25
+    )
+    np.testing.assert_allclose(read_features(tmp_path / "o.h5").time, np.arange(500) / 25)
 
 
 def test_a_wrong_rate_is_corrected_by_the_other_streams(tmp_path):
@@ -66,10 +119,18 @@ def test_fills_and_nan_are_not_valid(tmp_path):
 
 def test_a_doubled_body_is_refused_until_told_which_half(tmp_path):
     x = values(600, 4)
+    x[300:] += x[:300]  # two microphones in one room
     with pytest.raises(InputError, match="twice the 300 rows"):
         run(tmp_path, x, rows=300)
     np.testing.assert_array_equal(run(tmp_path, x, rows=300, doubled="second")[0].values, x[300:])
     np.testing.assert_array_equal(run(tmp_path, x, rows=300, doubled="first")[0].values, x[:300])
+
+
+@pytest.mark.parametrize("half", ["left", "right", "first", "second"])
+def test_half_of_a_body_that_shows_no_two_microphones_is_never_taken(tmp_path, half):
+    with pytest.raises(InputError, match="do not show two microphones") as e:
+        run(tmp_path, values(600, 4), rows=300, doubled=half)
+    assert "exclude" in e.value.cure
 
 
 @pytest.mark.parametrize("beside", [True, False])

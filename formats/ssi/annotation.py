@@ -10,21 +10,20 @@ Bodies, ASCII with `;` between fields or BINARY little-endian:
 Numbers are written with as many digits as they need to read back as the same value.
 """
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
+from formats.numbers import real, whole
 from formats.ssi.stream import body_path
-from formats.ssi.xml import child, number, read_xml, required
+from formats.ssi.xml import check_bytes_of_text, child, number, read_xml, required
 from runtime import InputError
 from store.atomic import atomic_path, write_text
 from store.plain import read_plain
 
 FTYPES = ("ASCII", "BINARY")
-MISSING = re.compile(r"[+-]?(nan(\((ind|snan)\))?|1\.#(qnan|ind)0*)", re.IGNORECASE)
 MOST_BYTES = 1 << 30  # of a body; a sparse file claims any size
 CONTINUOUS = np.dtype([("score", "<f4"), ("conf", "<f4")])
 DISCRETE = np.dtype([("from_s", "<f8"), ("to_s", "<f8"), ("id", "<i4"), ("conf", "<f4")])
@@ -158,8 +157,9 @@ def _records(path: Path, raw: bytes, dtype: np.dtype) -> np.ndarray:
 
 def _lines(path: Path, raw: bytes, fields: int) -> list[tuple[int, list[str]]]:
     """(line number, fields) of an ASCII body; the text of FREE may itself hold `;`."""
+    check_bytes_of_text(body_path(path), raw)
     try:
-        text = raw.decode("utf-8")
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = raw.decode("latin-1")  # NOVA before UTF-8; every byte is a character there
     rows = []
@@ -180,10 +180,8 @@ def _lines(path: Path, raw: bytes, fields: int) -> list[tuple[int, list[str]]]:
 
 
 def _value(path: Path, at: int, word: str, kind: type = float):
-    if kind is float and MISSING.fullmatch(word.strip()):
-        return float("nan")
     try:
-        return kind(word)
+        return real(word) if kind is float else whole(word)
     except ValueError as e:
         raise InputError(
             f"{body_path(path)}, line {at}: {word[:40]!r} is no number", "correct the line"

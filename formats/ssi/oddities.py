@@ -60,6 +60,37 @@ def _agreement(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.median((a * b).sum(axis=0)[varies] / scale[varies])) if varies.any() else 0.0
 
 
+def holds_doubles(words: np.ndarray) -> bool:
+    """Whether 4-byte words (2n,) '<u4', low word first, are n doubles and no 2n floats.
+
+    The low half of a double is the end of its mantissa. Read as a float it has any exponent; where
+    the doubles were integers, floats or short fractions before, it ends in at least 29 zero bits.
+    Floats of a recording have neither. All zeros tell nothing: False.
+    """
+    low, high = words[0::2], words[1::2]
+    doubles = np.ascontiguousarray(words).view("<f8")
+    if (high == 0).mean() > 0.5 or not _ordinary(doubles):
+        return False
+    short = (low & np.uint32((1 << 29) - 1)) == 0
+    return bool(short.mean() > 0.99) or _strange(low.view("<f4")) > 0.4
+
+
+def holds_floats(words: np.ndarray) -> bool:
+    """Whether 4-byte words (2n,) '<u4' are 2n floats and no n doubles."""
+    return bool(words.any()) and not holds_doubles(words) and _ordinary(words.view("<f4"))
+
+
+def _strange(values: np.ndarray) -> float:
+    """Share of values that no recording has: not finite, absurdly large or small."""
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        size = np.abs(values.astype(np.float64))
+    return float((~(size <= ABSURD) | ((size > 0) & (size < 1 / ABSURD))).mean())
+
+
+def _ordinary(values: np.ndarray) -> bool:
+    return _strange(values) < 0.01
+
+
 def leaks_time(name: str, rows: np.ndarray) -> bool:
     """Whether these rows (n, D) of a stream begin with OpenFace2's frame counter."""
     if name != OPENFACE or rows.shape[1] != OPENFACE_DIM or len(rows) < 2:

@@ -1,5 +1,6 @@
 """Which rate a stream really has, when its header and the person's other streams disagree."""
 
+from dataclasses import dataclass
 from statistics import median
 
 ABSURD = 1e12  # eGeMAPS really reaches 1e6; fills of 3.7e19 do not describe a voice
@@ -11,17 +12,22 @@ USUAL_RATES_HZ = (25.0, 30.0, 50.0, 100.0)
 USUAL_RATE_TOLERANCE = 0.01
 
 
-def infer_rate(rows: int, declared_hz: float, reference_s: float | None) -> float:
+def infer_rate(
+    rows: int, declared_hz: float, reference_s: float | None, pause_s: float = 0.0
+) -> float:
     """The rate of a stream whose person's other streams last `reference_s` seconds.
+
+    pause_s : seconds of these in which the stream has no rows (StreamHeader.pause_s).
 
     A header is overruled only when its duration is off by more than 5 % and the rows fit one of
     the usual rates within 1 %: other lengths mean another recording, not another rate.
     """
-    if not reference_s or not rows:
+    if not reference_s or not rows or reference_s <= pause_s:
         return declared_hz
-    if abs(rows / declared_hz - reference_s) <= RATE_TOLERANCE * reference_s:
+    recorded_s = reference_s - pause_s
+    if abs(rows / declared_hz - recorded_s) <= RATE_TOLERANCE * recorded_s:
         return declared_hz
-    measured = rows / reference_s
+    measured = rows / recorded_s
     near = min(USUAL_RATES_HZ, key=lambda rate: abs(rate - measured))
     return near if abs(near - measured) <= USUAL_RATE_TOLERANCE * near else declared_hz
 
@@ -34,12 +40,25 @@ def reference_duration(lengths: dict[str, float], feature: str) -> float | None:
     return median(durations or others.values()) if others else None
 
 
-def true_rates(streams: dict[str, tuple[int, float]]) -> dict[str, float]:
-    """Rate of every stream of one person. streams: name -> (rows, rate that its header states)."""
-    lengths = {name: rows / rate for name, (rows, rate) in streams.items() if rows}
+@dataclass(frozen=True)
+class Extent:
+    """What a header states: rows, their rate, and the seconds without rows (StreamHeader.pause_s)."""
+
+    rows: int
+    rate_hz: float
+    pause_s: float = 0.0
+
+    def seconds(self, rate_hz: float | None = None) -> float:
+        """From 0 s to the end of the last row; at the stated rate by default."""
+        return self.pause_s + self.rows / (rate_hz or self.rate_hz)
+
+
+def true_rates(streams: dict[str, Extent]) -> dict[str, float]:
+    """Rate in Hz of every stream of one person."""
+    lengths = {name: stated.seconds() for name, stated in streams.items() if stated.rows}
     return {
-        name: infer_rate(rows, rate, reference_duration(lengths, name))
-        for name, (rows, rate) in streams.items()
+        name: infer_rate(s.rows, s.rate_hz, reference_duration(lengths, name), s.pause_s)
+        for name, s in streams.items()
     }
 
 

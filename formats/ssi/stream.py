@@ -15,7 +15,9 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from formats.ssi.xml import child, number, read_xml, required
+from formats.numbers import real, whole
+from formats.ssi.oddities import SAMPLE_ROWS, holds_doubles, holds_floats
+from formats.ssi.xml import check_bytes_of_text, child, number, read_xml, required
 from runtime import InputError
 from store.atomic import atomic_path, write_text
 from store.plain import check_plain
@@ -52,6 +54,7 @@ FTYPES = ("BINARY", "ASCII")
 MAX_DIM = 1 << 20
 MOST_ROWS = 1 << 28  # of a body: hours of sound; a sparse file claims any number and costs nothing
 MOST_ASCII_BYTES = 1 << 31
+ROUNDING = 1 + 1e-6  # rows: chunks that overlap by up to one row touch
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,20 @@ class StreamHeader:
     def declared_rows(self) -> int:
         return sum(chunk.num for chunk in self.chunks)
 
+    @property
+    def pause_s(self) -> float:
+        """Seconds without rows: before the first chunk and between chunks, at the header's rate.
+
+        Steps of up to one row between chunks are rounding, not pauses.
+        """
+        pause, end = 0.0, 0.0
+        for chunk in self.chunks:
+            if chunk.num:
+                gap = chunk.from_s - end
+                pause += gap if gap > ROUNDING / self.rate_hz else 0.0
+                end = max(end, chunk.from_s) + chunk.num / self.rate_hz
+        return pause
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -102,18 +119,42 @@ class Stream:
 
     @cached_property
     def times(self) -> np.ndarray:
-        """(rows,) float64 seconds: each chunk from its own start; rows beyond go on at the rate."""
-        header, rows = self.header, len(self.values)
-        times = np.empty(rows)
-        row = 0
-        for chunk in header.chunks:
-            count = min(chunk.num, rows - row)
-            times[row : row + count] = chunk.from_s + np.arange(count) / header.rate_hz
-            row += count
-        if row < rows:
-            start = times[row - 1] + 1 / header.rate_hz if row else 0.0
-            times[row:] = start + np.arange(rows - row) / header.rate_hz
-        return times
+        """(rows,) float64 seconds at the header's rate, see `chunk_times`."""
+        return chunk_times(self.path, self.header, len(self.values), self.header.rate_hz)
+
+
+def chunk_times(path: str | Path, header: StreamHeader, rows: int, rate_hz: float) -> np.ndarray:
+    """(rows,) float64 seconds: each chunk from its own start; rows beyond go on at the rate.
+
+    A chunk that begins up to one row before the end of the one above it continues it (rounding).
+    Where rate_hz is not the header's, chunks without a pause between them count as one: the header
+    computed their starts from its wrong rate. Raises InputError, naming both, for chunks that overlap
+    by more.
+    """
+    times = np.empty(rows)
+    row, end = 0, 0.0
+    above: Chunk | None = None
+    for chunk in header.chunks:
+        count = min(chunk.num, rows - row)
+        if count <= 0:
+            continue
+        start = chunk.from_s
+        if above is not None:
+            stated_end = above.from_s + above.num / header.rate_hz
+            touches = abs(start - stated_end) <= ROUNDING / header.rate_hz
+            if rate_hz != header.rate_hz and touches:
+                start = end
+            elif start < end - ROUNDING / rate_hz:
+                raise InputError(
+                    f"{path}: chunk from={chunk.from_s:.3f} begins before the {above.num} rows of chunk"
+                    f" from={above.from_s:.3f} end at {end:.3f} s ({rate_hz:g} Hz)",
+                    "correct from=, to= and num= of these chunks in the header, or get the stream again",
+                )
+            start = max(start, end)
+        times[row : row + count] = start + np.arange(count) / rate_hz
+        row, end, above = row + count, start + count / rate_hz, chunk
+    times[row:] = end + np.arange(rows - row) / rate_hz
+    return times
 
 
 def sample_dtype(type: str, byte: int, path: str | Path = "stream") -> np.dtype:
@@ -192,13 +233,34 @@ def open_stream(path: str | Path) -> Stream:
         values = np.zeros((0, header.dim), header.dtype)
     else:
         values = np.memmap(body, header.dtype, "r", shape=(rows, header.dim))
+        _check_sample_type(path, header, values)
     return Stream(path, header, values, surplus)
+
+
+def _check_sample_type(path: Path, header: StreamHeader, values: np.ndarray) -> None:
+    """InputError where a body of twice or half the declared bytes holds doubles or floats instead."""
+    rows, declared = len(values), header.declared_rows
+    if header.dtype == np.dtype("<f4") and declared and rows == 2 * declared:
+        there, byte, test = "DOUBLE", 8, holds_doubles
+    elif header.dtype == np.dtype("<f8") and declared and 2 * rows == declared:
+        there, byte, test = "FLOAT", 4, holds_floats
+    else:
+        return
+    words = values.view("<u4").reshape(-1, 2 * header.dim)  # a row of doubles, or two of floats
+    if test(words[:: max(1, len(words) // SAMPLE_ROWS)].reshape(-1)):
+        raise InputError(
+            f"{path} says type={header.type} byte={header.dtype.itemsize}, but its body of"
+            f" {values.nbytes} bytes holds {declared} rows of {there} byte={byte}",
+            f'write type="{there}" byte="{byte}" into the header, or get the stream again',
+        )
 
 
 def _read_ascii(body: Path, header: StreamHeader) -> np.ndarray:
     delim = None if header.delim.isspace() else header.delim
     rows = []
-    with open(body, encoding="ascii", errors="replace") as lines:
+    with open(body, "rb") as start:
+        check_bytes_of_text(body, start.read(64))
+    with open(body, encoding="utf-8-sig", errors="replace") as lines:
         for at, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -213,21 +275,21 @@ def _read_ascii(body: Path, header: StreamHeader) -> np.ndarray:
                 rows.append(_parse(words, header.dtype))
             except (ValueError, OverflowError) as e:
                 raise InputError(
-                    f"{body}, line {at} holds something that is no {header.type}",
-                    "get the body again",
+                    f"{body}, line {at} holds something that is no {header.type}: {e}",
+                    "correct the line, or get the body again",
                 ) from e
     return np.array(rows, header.dtype).reshape(-1, header.dim)
 
 
 def _parse(words: list[str], dtype: np.dtype) -> np.ndarray:
     if dtype.kind == "f":
-        return np.array([float(w) for w in words], dtype)
-    numbers = [int(w) for w in words]
+        return np.array([real(w) for w in words], dtype)
+    numbers = [whole(w) for w in words]
     if dtype.kind == "b":
         return np.array([n != 0 for n in numbers])
     least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
     if any(not least <= n <= most for n in numbers):
-        raise ValueError("out of range")
+        raise ValueError(f"a number outside {least}..{most}")
     return np.array(numbers, dtype)
 
 

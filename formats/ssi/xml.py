@@ -6,6 +6,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
+from formats.numbers import decimal, whole
 from runtime import InputError
 from store.plain import check_plain
 
@@ -51,15 +52,17 @@ def required(path: str | Path, element: Element, key: str) -> str:
 
 
 def number(path: str | Path, element: Element, key: str, kind: type = float, least: float = 0):
-    """Finite number of an attribute, at least `least`."""
+    """Finite number of an attribute, at least `least`; kind: float or int."""
     text = required(path, element, key)
     try:
-        value = kind(text)
+        value = whole(text) if kind is int else decimal(text)
         if not least <= value < float("inf"):
             raise ValueError
     except ValueError as e:
         raise InputError(
-            f"{path}: <{element.tag}> has {key}={text[:40]!r}", f"{key} is a number from {least} on"
+            f"{path}: <{element.tag}> has {key}={text[:40]!r}, which is no number",
+            f"{key} is a {'whole ' if kind is int else ''}number from {least:g} on"
+            + (", with a decimal point" if "," in text else ""),
         ) from e
     return value
 
@@ -70,3 +73,11 @@ def child(path: str | Path, element: Element, name: str) -> Element:
     if found is None:
         raise InputError(f"{path} has no <{name}>", "get the header again")
     return found
+
+
+def check_bytes_of_text(path: str | Path, start: bytes) -> None:
+    """InputError where an ASCII body begins as UTF-16 or UTF-32 does; start: its first bytes."""
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in start[:64]:
+        raise InputError(
+            f"{path} is UTF-16 text (or no text at all), not ASCII", "save it as ASCII or UTF-8"
+        )

@@ -100,8 +100,8 @@ def streams(folder: Path) -> Parser:
             assert stream.values.nbytes + stream.surplus_bytes == body
         assert stream.times.shape == (len(stream.values),)
         assert stream.values.nbytes <= max(8 * body, 64)  # nothing a header claims takes memory
-        for rows, rate in stream_files.lengths(place / "a").values():
-            assert rows >= 0 and rate > 0
+        for extent in stream_files.lengths(place / "a").values():
+            assert extent.rows >= 0 and extent.rate_hz > 0 and extent.pause_s >= 0
 
     writers = [
         lambda p: write_stream(p / "a.x.stream", values, 25.0, meta={"role": "novice"}),
