@@ -25,16 +25,16 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 
 import yaml
 from daemons import PROGRAMS, Slurm, missing
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = [
-    *("alignment", "corpora", "envs", "evaluation", "extractors", "media", "model", "profiles"),
-    *("runtime", "ssi", "store", "workflow", "Snakefile", "config.yaml", "studies.yaml"),
-]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
+ROOMS = SETTINGS["tool"]["importlinter"]["root_packages"]
+COPIED = [*ROOMS, "envs", "profiles", "Snakefile", "config.yaml", "studies.yaml"]
 ON = ("noxi\ttrain\t001\t", "noxi\ttest\t002\texpert\t")
 CONFIG = {
     "sessions": "sessions.tsv",
