@@ -94,12 +94,14 @@ class Prompts(nn.Module):
 def conversations(batch: Batch) -> Tensor:
     """(R,) the lowest row among those connected with a row as targets and partners."""
     rows = torch.cat([batch.target.unsqueeze(1), batch.partners], 1)  # (B, 1 + P), -1 nobody
-    R = len(batch.frames)
-    group = torch.arange(R, device=rows.device)
-    while True:
-        lowest = torch.where(rows >= 0, group[rows.clamp(min=0)], R).amin(1, keepdim=True)  # (B, 1)
-        members = torch.where(rows >= 0, lowest, R).flatten()  # (B (1 + P),)
-        new = group.scatter_reduce(0, rows.clamp(min=0).flatten(), members, "amin")
-        if torch.equal(new, group):
-            return group
-        group = new
+    B, R = len(rows), len(batch.frames)
+    # One column more for the rows that are nobody. Sums of ones stay exact in fp32.
+    member = torch.zeros(B, R + 1, device=rows.device)
+    member = member.scatter(1, torch.where(rows >= 0, rows, R), 1.0)[:, :R]  # (B, R)
+    # Paths of 1, 2, 4, ... links. A loop until nothing changes would have to look at the result,
+    # and wait for the device.
+    with torch.autocast(rows.device.type, enabled=False):
+        linked = member.T @ member + torch.eye(R, device=rows.device)  # (R, R), > 0: connected
+        for _ in range(max(R - 1, 1).bit_length()):
+            linked = (linked @ linked).clamp(max=1.0)
+    return (linked > 0).to(torch.uint8).argmax(1)  # (R,) the first of those connected

@@ -76,8 +76,10 @@ def weight_of_share(windows: int) -> float:
 
     Losses from `total` do not feel it; plain means over windows become the mean of all windows.
     """
+    if size() == 1:
+        return 1.0
     counts = torch.tensor(float(windows), device=_device())
-    return 1.0 if size() == 1 else windows * size() / float(total(counts))
+    return windows * size() / float(total(counts))
 
 
 def average(values: Tensor) -> Tensor:

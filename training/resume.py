@@ -19,13 +19,18 @@ log = get_logger("train")
 
 @dataclass
 class State:
-    """Everything that training changes. sums: running sums of the losses of this epoch."""
+    """Everything that training changes.
+
+    sums: running sums of the losses of this epoch. unread: names of the losses, and a tensor of
+    gradient norm and losses, of each step since the sums were brought up to date.
+    """
 
     model: nn.Module
     average: MovingAverage
     optimiser: torch.optim.Optimizer | None
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
+    unread: list[tuple[tuple[str, ...], Tensor]] = field(default_factory=list)
     history: list[dict] = field(default_factory=list)
     best_score: float = -2.0
     best: dict[str, Tensor] = field(default_factory=dict)

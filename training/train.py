@@ -12,6 +12,7 @@ an interruption the same command continues, and on a CPU ends with the same byte
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ from training.windows import Windows
 
 log = get_logger("train")
 PROCESS_SEED = 1_000_003  # keeps the noise of processes apart
+UNREAD_STEPS = 100  # losses wait on the device for at most this many steps
 
 
 def train(
@@ -114,6 +116,10 @@ def train(
     for epoch, ends, batch in progress(remaining, description, total - state.step, "steps"):
         lr = learning_rate(t, state.step, total, epoch)
         optimise(state, batch.to(device), settings, lr)
+        due = time.monotonic() - saved >= save_every_s
+        due = resume is not None and distributed.first_says(due)
+        if ends or due or len(state.unread) >= UNREAD_STEPS:
+            read_losses(state)
         if ends:
             record = {"epoch": epoch + 1, "steps": state.step, "learning_rate": lr}
             record |= {name: value / steps[epoch] for name, value in state.sums.items()}
@@ -126,8 +132,7 @@ def train(
                     state.best = {n: w.clone() for n, w in state.average.state(model).items()}
             state.history.append(record)
             log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in record.items()))
-        due = time.monotonic() - saved >= save_every_s
-        if resume is not None and distributed.first_says(due):
+        if due:
             save_resume(resume, key, state)
             saved = time.monotonic()
     if not epochs and validation is not None:
@@ -169,7 +174,7 @@ def batches(
 
 
 def optimise(state: State, batch: Batch, settings: Settings, lr: float) -> None:
-    """One optimiser step; adds the losses to `state.sums`."""
+    """One optimiser step. Its losses stay on the device, in `state.unread`, until `read_losses`."""
     t = settings.training
     for group in state.optimiser.param_groups:
         group["lr"] = lr
@@ -184,18 +189,34 @@ def optimise(state: State, batch: Batch, settings: Settings, lr: float) -> None:
     (loss * share).backward()
     distributed.average_gradients(state.model.parameters())
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), t.grad_clip)
-    if not bool(torch.isfinite(norm)):
-        raise InputError(
-            f"training diverged at step {state.step + 1} (gradient norm {float(norm)})",
-            "lower training.learning_rate, or raise training.warmup_steps",
-        )
     state.optimiser.step()
     state.average.update(state.model)
     state.step += 1
-    named = {"loss": loss, **losses}
-    values = distributed.average(torch.stack(list(named.values())) * share).tolist()
-    for name, value in zip(named, values, strict=True):
-        state.sums[name] = state.sums.get(name, 0.0) + value
+    values = torch.stack([norm, *(value.detach() * share for value in (loss, *losses.values()))])
+    state.unread.append((("loss", *losses), values))
+
+
+def read_losses(state: State) -> None:
+    """Add the losses of the steps since the last call to `state.sums`, in the order of the steps.
+
+    Reading a number makes the CPU wait for the device, so steps are read together.
+
+    Raises InputError where a step's gradient was not finite.
+    """
+    steps, state.unread = state.unread, []
+    if not steps:
+        return
+    table = torch.stack([values for _, values in steps])  # (steps, 1 + losses)
+    norms = table[:, 0].tolist()  # the same in every process
+    for back, norm in zip(range(len(norms), 0, -1), norms, strict=True):
+        if not math.isfinite(norm):
+            raise InputError(
+                f"training diverged at step {state.step - back + 1} (gradient norm {norm})",
+                "lower training.learning_rate, or raise training.warmup_steps",
+            )
+    for (names, _), row in zip(steps, distributed.average(table[:, 1:]).tolist(), strict=True):
+        for name, value in zip(names, row, strict=True):
+            state.sums[name] = state.sums.get(name, 0.0) + value
 
 
 @torch.no_grad()

@@ -30,10 +30,11 @@ def median_variance(distances: Tensor, pairs: Tensor) -> Tensor:
     while math.gcd(step, distances.shape[-1]) > 1:  # else it would meet few of the columns only
         step += 1
     thin = slice(None, None, step)
-    values = distances.detach().flatten()[thin][pairs.flatten()[thin]]  # (n,)
-    if not len(values):
-        return distances.new_ones(())
-    return values.median().clamp(min=1e-6) / 2
+    values = torch.where(
+        pairs.flatten()[thin], distances.detach().flatten()[thin], torch.nan
+    )  # (n,)
+    median = values.nanmedian()  # not a choice of values: their number would have to be waited for
+    return torch.where(median.isnan(), 1.0, median.clamp(min=1e-6) / 2)
 
 
 def mmd(
