@@ -7,7 +7,16 @@ recognised by their module; everything else runs as usual.
 import os
 import sys
 
-PACKAGES = ("alignment", "corpora", "evaluation", "extractors", "inference", "media", "model", "training")
+PACKAGES = (
+    "alignment",
+    "corpora",
+    "evaluation",
+    "extractors",
+    "inference",
+    "media",
+    "model",
+    "training",
+)
 SIDE_OUTPUTS = {
     "extractors.faces": "--crops",
     "alignment.qc": "--plot",
