@@ -9,7 +9,6 @@ from evaluation_data import write_predictions
 
 from evaluation import official, submission
 from evaluation.layouts import LAYOUTS
-from evaluation.metrics import ccc
 from evaluation.predictions import PredictionFile
 from evaluation.submission import collect, lines_of, submit
 from runtime import InputError
@@ -187,20 +186,37 @@ def tree(tmp_path, rows, name="engagement"):
     return tmp_path / "truth"
 
 
-def test_a_submission_scores_as_our_own_scorer_does(tmp_path, capsys):
+def test_the_zip_holds_the_participants_own_frames_in_their_order(tmp_path):
+    """One line per frame of the own recording, from its start to its end, written by hand here."""
+    path = predictions(tmp_path, n=6)
+    late = ("002", "expert")  # starts 0.08 s after its partner, and lasts 4 frames
+    write_recording(tmp_path, "noxi", *late, seconds=0.16, clock=0.24, offset=0.08)
+    values = {p: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6] for p in LAYOUT.folders["noxi-base"].required()}
+    series = {p: (np.arange(6) / 25, v) for p, v in values.items()}
+    write_predictions(path, series)
+    others = ["noxi-additional", "noxi-j", "mpiigroupinteraction"]
+    submit([path], 2026, tmp_path, tmp_path / "team.zip", without=others)
+    with zipfile.ZipFile(tmp_path / "team.zip") as archive:
+        texts = {n: archive.read(n).decode() for n in archive.namelist()}
+    assert len(texts) == 32
+    shifted = texts.pop("noxi-base/002/expert.engagement.prediction.csv")
+    assert shifted == "0.300000\n0.400000\n0.500000\n0.600000\n"
+    assert set(texts.values()) == {"0.100000\n0.200000\n0.300000\n0.400000\n0.500000\n0.600000\n"}
+
+
+def test_a_submission_scores_as_the_predictions_it_was_made_of(tmp_path, capsys):
+    """The expected score comes from the values predicted, not from the zip under test."""
+    people = LAYOUT.folders["noxi-base"].required()
+    truth = {p: RNG.random(60).round(3) for p in people}
+    guess = {p: (0.5 * truth[p] + 0.4 * RNG.random(60)).round(6) for p in people}
     path = predictions(tmp_path)
+    write_predictions(path, {p: (np.arange(60) / 25, v) for p, v in guess.items()})
     out = tmp_path / "team.zip"
     others = ["noxi-additional", "noxi-j", "mpiigroupinteraction"]
     submit([path], 2026, tmp_path, out, without=others)
-    rows, pooled = {}, ([], [])
-    with zipfile.ZipFile(out) as archive:
-        for session, role in LAYOUT.folders["noxi-base"].required():
-            labels = RNG.random(60).round(3)
-            rows[session, role] = labels
-            member = archive.read(LAYOUT.member("noxi-base", session, role)).decode()
-            pooled[0].append(labels)
-            pooled[1].append(np.array(member.split(), float))
-    command = ["--submission", str(out), "--truth", f"noxi-base={tree(tmp_path, rows)}"]
+    command = ["--submission", str(out), "--truth", f"noxi-base={tree(tmp_path, truth)}"]
     assert official.main(command) == 0
-    got = json.loads(capsys.readouterr().out)
-    assert got["scores"]["noxi-base"] == pytest.approx(ccc(*map(np.concatenate, pooled)), abs=1e-12)
+    got = json.loads(capsys.readouterr().out)["scores"]["noxi-base"]
+    x, y = (np.concatenate([d[p] for p in people]) for d in (truth, guess))
+    expected = 2 * np.cov(x, y, bias=True)[0, 1] / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+    assert 0.5 < expected < 0.95 and got == pytest.approx(expected, abs=2e-6)

@@ -11,7 +11,7 @@ from model_data import DIMS, DYAD, write_session
 from benchmarks import live as benchmark
 from inference import predict as predict_module
 from inference.config import parse_prediction
-from inference.predict import seam_steps
+from inference.predict import finish, seam_steps
 from inference.session import borders_of
 from model.batch import Batch
 from model.frame_model import FrameModel
@@ -228,6 +228,17 @@ def test_steps_next_to_missing_frames_do_not_count():
     valid = np.array([1, 1, 1, 0, 1, 1], bool)
     at, inside = seam_steps({"a": (y, valid)}, np.array([0, 2, 4]))
     assert at.tolist() == [0.0] and inside.tolist() == [1.0, 3.0]
+
+
+def test_smoothing_takes_valid_frames_alone():
+    """Means over one frame to each side, by hand; a frame without input keeps its value."""
+    y = np.array([1, 9, 3, 5, -7], np.float32)
+    valid = np.array([1, 0, 1, 1, 0], bool)
+    config = parse_prediction({"smooth_s": 3.0})
+    assert finish(y, valid, config, 1.0).tolist() == [1.0, 9.0, 4.0, 4.0, -7.0]
+    assert finish(y, np.ones(5, bool), config, 1.0) == pytest.approx([5, 13 / 3, 17 / 3, 1 / 3, -1])
+    clipped = parse_prediction({"smooth_s": 3.0, "clip": True})
+    assert finish(y, valid, clipped, 1.0).tolist() == [1.0, 1.0, 1.0, 1.0, 0.0]
 
 
 def test_absent_streams_follow_rate_and_seed(corpus, tmp_path):

@@ -473,19 +473,6 @@ def test_steps_instead_of_epochs(corpus, tmp_path):
     assert history[1]["loss"] == pytest.approx(history[0]["loss"], rel=0.3)
 
 
-def test_moving_average():
-    model = torch.nn.Linear(1, 1, bias=False)
-    model.weight.data.fill_(0.0)
-    average = MovingAverage(model, 0.5)
-    value = 0.0
-    for step in range(1, 30):
-        model.weight.data.fill_(float(step))
-        average.update(model)
-        decay = min(0.5, (1 + step) / (10 + step))
-        value = decay * value + (1 - decay) * step
-    assert average.weights["weight"].item() == pytest.approx(value, rel=1e-6)
-
-
 def test_the_model_file_holds_all_that_prediction_needs(trained):
     tensors, metadata = load_tensors(trained / "model.safetensors")
     assert metadata["dims"] == DIMS and metadata["fingerprint"] == "f" and metadata["run"] == "a"

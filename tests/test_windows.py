@@ -107,6 +107,22 @@ def test_every_frame_is_predicted_once_and_reads_its_own_instant(corpus):
         assert all((n == 1).all() for n in seen.values())
 
 
+def test_nothing_is_valid_outside_the_recording(corpus):
+    """The first window begins 32 frames before the recording, the last one ends behind it."""
+    w = make(corpus, labelled=False)
+    outside = 0
+    for session, n in enumerate(w.n_frames):
+        for targets, batch in w.in_order(session, 5):
+            for i, row in enumerate(batch.target.tolist()):
+                frame = 32 * int(targets.window[i]) - 32 + np.arange(96)
+                beyond = (frame < 0) | (frame >= n)
+                outside += beyond.sum()
+                for name, valid in batch.valid.items():
+                    assert not valid[row].numpy()[beyond].any(), name
+                    assert valid[row].numpy()[~beyond].all(), name
+    assert outside > 0
+
+
 def test_partners_are_everybody_else_in_cyclic_seat_order(corpus):
     w = make(corpus, labelled=False)
     session = next(i for i, s in enumerate(w.specs) if s.dataset == "mpiigi")
