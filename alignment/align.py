@@ -15,7 +15,7 @@ from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
 from store.aligned import write_aligned
-from store.features import check_features
+from store.features import Declared, check_declared, check_features
 from store.hdf5 import open_hdf5, reading, remake
 from store.sidecar import write_sidecar
 
@@ -35,12 +35,13 @@ def align(
     method: str = "linear",
     max_gap_s: float = DEFAULT_MAX_GAP_S,
     fingerprint: str = "",
+    declared: Declared | None = None,
 ) -> dict[str, object]:
     """Write the aligned file (store/aligned.py) of a feature file; returns counts.
 
     A precomputed stream has the rate it came with: where its rows lie further apart than the gap
     limit (NoXi's XLM-R of 2 Hz), its hop is the limit, logged. Raises InputError for a damaged
-    file, a feature without rows, a gap limit shorter than the hop of a feature of ours, or rows
+    file, a file that is not the `declared` feature, a feature without rows, a gap limit shorter than the hop of a feature of ours, or rows
     that lie outside the clock by more than END_TOLERANCE_S.
     """
     with reading(feature):
@@ -54,6 +55,8 @@ def align(
             time = f["time"][()] + offset_s
             valid = f["valid"][()]
             hop_s, native_rate = float(native["hop_s"]), float(native["native_rate_hz"])
+            if declared is not None:
+                check_declared(feature, native, declared)
         if native.get("extractor") == PRECOMPUTED and hop_s > max_gap_s:
             log.warning(
                 "%s: rows are %g s apart, the gap limit is %g s: %g s are bridged here",
@@ -116,9 +119,13 @@ def _check_times(feature, time, duration_s, hop_s, native_rate, max_gap_s) -> No
 def run(args: argparse.Namespace, command: str) -> None:
     """The job: align, then the sidecar."""
     start = wall.monotonic()
+    declared = None
+    if args.extractor:
+        name = Path(args.feature).stem
+        declared = Declared(name, args.extractor, args.dimensions, args.native_rate_hz)
     counts = align(
         args.feature, args.clock, args.out, args.offset, args.method, args.max_gap_s,
-        args.fingerprint,
+        args.fingerprint, declared,
     )  # fmt: skip
     write_sidecar(
         args.out,
@@ -158,6 +165,20 @@ def build_parser() -> argparse.ArgumentParser:
         help="rows farther apart than this (seconds) are not bridged",
     )
     parser.add_argument("--out", required=True, metavar="H5", help="aligned file to write")
+    parser.add_argument(
+        "--extractor",
+        metavar="MODULE",
+        help="module that must have computed the feature, whose name must be the file's",
+    )
+    parser.add_argument(
+        "--dimensions", type=int, help="columns that the feature must have (with --extractor)"
+    )
+    parser.add_argument(
+        "--native-rate-hz",
+        type=float,
+        metavar="HZ",
+        help="rows per second that the feature must have (with --extractor)",
+    )
     add_job_arguments(parser)
     return parser
 

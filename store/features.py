@@ -14,13 +14,15 @@ renamed. Provenance lies in the JSON sidecar next to it (store/sidecar.py).
 """
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from runtime import InputError
-from store.hdf5 import DAMAGE, create_hdf5, open_hdf5, reading
+from store.hdf5 import DAMAGE, create_hdf5, open_hdf5, reading, remake
 
 SCHEMA_VERSION = 1
 CHUNK_BYTES = 1 << 18
@@ -195,6 +197,38 @@ class FeatureWriter:
             for name in sorted(attributes):
                 self._file.attrs[name] = attributes[name]
         self._context.__exit__(kind, error, traceback)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a feature file must be for its reader; None where the declaration leaves it open.
+
+    feature : name; extractor : module that computes it; dim : columns; rate_hz : rows per second.
+    """
+
+    feature: str
+    extractor: str
+    dim: int | None = None
+    rate_hz: float | None = None
+
+
+def check_declared(path: str | Path, attributes: Mapping, declared: Declared) -> None:
+    """InputError when a feature file's root attributes are not those that are declared."""
+    held = (
+        ("feature", str(attributes["feature"]), declared.feature),
+        ("extractor", str(attributes["extractor"]), declared.extractor),
+        ("columns", len(json.loads(attributes["dim_names"])), declared.dim),
+        ("rows per second", float(attributes["native_rate_hz"]), declared.rate_hz),
+    )
+    for what, found, wanted in held:
+        same = (
+            math.isclose(found, wanted) if wanted and what == "rows per second" else found == wanted
+        )
+        if wanted is not None and not same:
+            raise InputError(
+                f"{path} is not the declared {declared.feature}: {what} {found}, not {wanted}",
+                remake(path),
+            )
 
 
 def write_features(

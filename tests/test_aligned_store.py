@@ -18,6 +18,7 @@ from alignment.align import align
 from alignment.aligned import AlignedFeature
 from runtime import InputError
 from store.aligned import check_aligned
+from store.features import Declared
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -167,6 +168,23 @@ def test_aligned_files_cost_at_most_half_more_than_the_features(tmp_path):
 def test_rows_outside_the_clock_and_senseless_limits_are_refused(tmp_path, clock, change, word):
     with pytest.raises(InputError, match=word):
         make(tmp_path, clock, **change)
+    assert not (tmp_path / "a.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("x", "extractors.y"), r"extractor extractors\.x, not extractors\.y"),
+        (("z", "extractors.x"), "feature x, not z"),
+        (("x", "extractors.x", 4), "columns 3, not 4"),
+        (("x", "extractors.x", 3, 100.0), "rows per second 25.0, not 100.0"),
+    ],
+)
+def test_a_file_that_is_not_the_declared_feature_is_refused(tmp_path, clock, options, word):
+    make(tmp_path, clock, declared=Declared("x", "extractors.x", 3, 25.0))
+    (tmp_path / "a.h5").unlink()
+    with pytest.raises(InputError, match=word):
+        make(tmp_path, clock, declared=Declared(*options))
     assert not (tmp_path / "a.h5").exists()
 
 

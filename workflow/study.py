@@ -11,6 +11,7 @@ from pathlib import Path
 
 from corpora.sheet import Participant, read_sheet
 from evaluation.layouts import challenge_columns
+from extractors.declared import EXTRACTORS
 from model.configs.base import did_you_mean
 from runtime import InputError
 from workflow import recordings
@@ -332,6 +333,18 @@ class Study:
         if weights.get("repository"):
             settings["weights"] = f"{weights['repository']}@{weights['revision']}"
         return fingerprint(f"extractors.{feature}", settings)
+
+    def declared_feature(self, feature: str) -> dict:
+        """What the feature's file must be: options of the alignment, which checks it."""
+        if feature in self.streams:
+            return {"extractor": "extractors.stream"}
+        declared = EXTRACTORS[feature]
+        dim = declared.dim(self.config["features"][feature]) if declared.dim else None
+        return {
+            "extractor": declared.module,
+            "dimensions": dim,
+            "native_rate_hz": declared.rate_hz,
+        }
 
     def stream_options(self, person: Participant, feature: str) -> str:
         """Command-line options of a precomputed stream of a participant."""

@@ -38,11 +38,12 @@ rule align:
             study.align_settings(w.feature)
             | {"offset": study.participant(w).offset or None}
         ),
+        declared=lambda w: options(study.declared_feature(w.feature)),
     message:
         "aligning {wildcards.feature} · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
     shell:
         "python -m alignment.align --feature {input.feature:q} --clock {input.clock:q}"
-        " {params.options} --out {output.aligned:q} --fingerprint {params.fingerprint:q} --log {log:q}"
+        " {params.options} {params.declared} --out {output.aligned:q} --fingerprint {params.fingerprint:q} --log {log:q}"
 
 
 rule labels:

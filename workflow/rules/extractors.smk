@@ -112,7 +112,9 @@ rule egemaps:
         " --out {output.feature:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
 
 
-use rule egemaps as egemaps_lld with:
+rule egemaps_lld:
+    input:
+        audio=audio_of,
     output:
         feature="<results>/features/<participant>/egemaps_lld.h5",
         sidecar="<results>/features/<participant>/egemaps_lld.json",
@@ -120,12 +122,19 @@ use rule egemaps as egemaps_lld with:
         "<logs>/egemaps_lld/{dataset}.{session}.{role}.log",
     benchmark:
         "<benchmarks>/egemaps_lld/{dataset}.{session}.{role}.tsv"
+    conda:
+        "../../envs/media.yaml"
+    resources:
+        mem_mb=1500,
     params:
         fingerprint=study.feature_fingerprint("egemaps_lld"),
         options=options(study.feature_settings("egemaps_lld")),
         channel=channel_of,
     message:
         "eGeMAPS descriptors · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
+    shell:
+        "python -m extractors.egemaps_lld --audio={input.audio:q} {params.channel} {params.options}"
+        " --out {output.feature:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
 
 
 rule wav2vec2:
