@@ -4,6 +4,7 @@ python -m alignment.align --feature F.h5 --clock clock.json --offset 0 --method 
 """
 
 import argparse
+import json
 import math
 import sys
 import time as wall
@@ -49,6 +50,7 @@ def align(
     if problems:
         raise InputError(f"{feature}: {problems[0]}", remake(feature))
     axis = read_clock(clock)
+    asked = {"method": method, "max_gap_s": float(max_gap_s)}
     with open_hdf5(feature) as f:
         with reading(feature):
             native = dict(f.attrs)
@@ -82,6 +84,10 @@ def align(
             "feature_fingerprint": native["fingerprint"],
             "fingerprint": fingerprint,
         }
+        if "settings" in native:  # a file of an earlier version does not say what made it
+            with reading(feature):
+                settings = json.loads(native["settings"]) | {"align": asked}
+            attributes["settings"] = json.dumps(settings, sort_keys=True)
         write_aligned(out, f["values"], time, row, weight, attributes)
     counts = {
         "rows": int(len(time)),

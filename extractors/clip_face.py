@@ -231,6 +231,12 @@ def extract_clip_face(
         model_revision=checkpoint.model_revision,
         precision=precision,
         fingerprint=fingerprint,
+        settings={
+            "weights": checkpoint.digest,
+            "precision": precision,
+            "dtype": dtype,
+            "faces": track.settings,
+        },
         extra={"normalized": False},
     )
     encode = Halving(tower.encode, "pictures")

@@ -124,6 +124,7 @@ def extract(
         model_id="openSMILE eGeMAPSv02 functionals",
         model_revision=metadata.version("opensmile"),
         fingerprint=fingerprint,
+        settings={"mode": mode, "dtype": dtype},
         extra={"mode": mode},
     )
     rows = n_valid = 0

@@ -57,6 +57,7 @@ def extract(
         model_id="openSMILE eGeMAPSv02 low-level descriptors",
         model_revision=metadata.version("opensmile"),
         fingerprint=fingerprint,
+        settings={"dtype": dtype},
     )
     rows = n_valid = 0
     with FeatureWriter(out, attributes, dtype) as writer:

@@ -25,7 +25,8 @@ class FaceTrack:
 
     path: the faces file. time (T,) float64 s, presentation time stamps. valid (T,) bool, face
     present. crop_box (T, 4) float32 x, y, w, h in picture pixels, NaN without a crop.
-    landmarks: number of landmarks per row. rate_hz: mean video rate.
+    landmarks: number of landmarks per row. rate_hz: mean video rate. settings: of the faces, and the
+    models that found them.
     """
 
     path: Path
@@ -34,6 +35,7 @@ class FaceTrack:
     crop_box: np.ndarray
     landmarks: int
     rate_hz: float
+    settings: dict[str, object]
 
     def __len__(self) -> int:
         return len(self.time)
@@ -70,7 +72,13 @@ def read_track(path: str | Path) -> FaceTrack:
         if not len(time):
             raise InputError(f"{path} holds no frame", "check the video; exclude the participant")
         rate_hz = float(file.attrs["native_rate_hz"])
-    return FaceTrack(path, time, valid, crop_box, width // 2, rate_hz)
+        # A file of an earlier version says what it can: its crops.
+        known = {k: file.attrs[k].item() for k in ("crop_size", "margin") if k in file.attrs}
+        settings = known | json.loads(file.attrs.get("settings", "{}"))
+        models = " ".join(str(file.attrs.get(k, "")) for k in ("model_id", "model_revision"))
+    return FaceTrack(
+        path, time, valid, crop_box, width // 2, rate_hz, settings | {"models": models}
+    )
 
 
 def landmark_rows(track: FaceTrack, count: int) -> Iterator[np.ndarray]:

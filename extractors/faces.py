@@ -169,6 +169,12 @@ def extract(
             model_id="mediapipe face_landmark + face_detection",
             model_revision="0.10.21",
             fingerprint=fingerprint,
+            settings={
+                "crop_size": crop_size,
+                "margin": margin,
+                "min_confidence": min_confidence,
+                "smoothing_s": smoothing_s,
+            },
             extra={"crop_size": crop_size, "margin": margin},
         )
         columns = {"box": ("f4", (4,)), "confidence": ("f4", ()), "crop_box": ("f4", (4,))}

@@ -100,6 +100,7 @@ def extract_flow(
         extractor="extractors.flow",
         model_id=METHOD,
         fingerprint=fingerprint,
+        settings={"grid": grid, "bins": bins, "dtype": dtype, "faces": track.settings},
         extra={"unit": "crop widths per second", "grid": grid, "bins": bins, "flow_size": SIZE},
     )
     rows = np.full((ROWS, len(summary.dim_names)), np.nan, np.float32)

@@ -118,6 +118,7 @@ def extract_flow_magnitude(
         extractor="extractors.flow_magnitude",
         model_id=METHOD,
         fingerprint=fingerprint,
+        settings={"dtype": dtype, "faces": track.settings},
         extra={"unit": "crop widths per second", "flow_size": SIZE, "window": WINDOW},
     )
     rows = np.full((ROWS, len(DIM_NAMES)), np.nan, np.float32)

@@ -181,6 +181,14 @@ def extract(
         model_id=f"precomputed stream {name_of(stream)}",
         precision=stream.header.type.lower(),
         fingerprint=fingerprint,
+        # Which streams are taken or mended (doubled, shifted) changes no value of the others.
+        settings={
+            "name": name_of(stream),
+            "drop": drop,
+            "invalid_value": invalid_value,
+            "max_abs": max_abs,
+            "dtype": dtype,
+        },
     )
     times = chunk_times(stream.path, stream.header, len(values), rate)
     last = None if invalid_value is None else first_detected(values, invalid_value)

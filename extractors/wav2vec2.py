@@ -90,6 +90,14 @@ def extract(
         model_revision=checkpoint.model_revision,
         precision=precision,
         fingerprint=fingerprint,
+        settings={
+            "weights": checkpoint.digest,
+            "layer": layer,
+            "chunk_s": chunk_s,
+            "context_s": context_s,
+            "precision": precision,
+            "dtype": dtype,
+        },
         extra={
             "architecture": encoder.architecture,
             "layer": layer,

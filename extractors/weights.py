@@ -59,6 +59,11 @@ class Weights:
     files: dict[str, str]
 
     @property
+    def digest(self) -> str:
+        """``sha256:`` and 12 digits over names and content of the files, wherever they lie."""
+        return _digest(self.files)
+
+    @property
     def settings(self) -> dict[str, object]:
         """For the sidecar: identity without paths."""
         return {"id": self.model_id, "revision": self.model_revision, "files": self.files}
@@ -107,9 +112,12 @@ def resolve(path: str | Path, feature: str) -> Weights:
 def _from_directory(directory: Path, feature: str) -> Weights:
     files = checkpoint_files(directory, feature)
     digests = {p.name: sha256(p) for p in files}
-    together = hashlib.sha256("".join(f"{n} {d}\n" for n, d in digests.items()).encode())
-    revision = f"sha256:{together.hexdigest()[:12]}"
-    return Weights(directory, directory.resolve().name, revision, digests)
+    return Weights(directory, directory.resolve().name, _digest(digests), digests)
+
+
+def _digest(files: dict[str, str]) -> str:
+    together = hashlib.sha256("".join(f"{n} {d}\n" for n, d in files.items()).encode())
+    return f"sha256:{together.hexdigest()[:12]}"
 
 
 def checkpoint_files(directory: Path, feature: str) -> list[Path]:

@@ -8,7 +8,8 @@ Layout (schema version 1)
 Tick k is at k / rate_hz s of session time and has the value
     values[row[k]] + weight[k] * (values[row[k] + 1] - values[row[k]])
 Root attributes: those of the feature file, and rate_hz, n_ticks, method, offset_s, max_gap_s,
-feature_fingerprint (of the feature file), fingerprint (of the alignment).
+feature_fingerprint (of the feature file), fingerprint (of the alignment); `settings` holds those of
+the alignment too, under `align`.
 
 Native rows are far fewer than ticks, so this costs little more than the feature itself, and the
 way back to the native rate is exact. `alignment.aligned` reads values on the clock.

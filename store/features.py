@@ -7,7 +7,8 @@ Layout (schema version 1)
     further datasets with T rows, where the extractor documents them (``confidence`` ...)
 Root attributes
     schema_version, feature, native_rate_hz, window_s, hop_s, dim_names (JSON list), extractor,
-    model_id, model_revision, precision, fingerprint; extractors may add their own.
+    model_id, model_revision, precision, fingerprint; settings (JSON: every setting that changes the
+    values, with those of what the feature stands on); extractors may add their own.
 
 No timestamps inside: equal input gives equal bytes. One writer per file, written beside and
 renamed. Provenance lies in the JSON sidecar next to it (store/sidecar.py).
@@ -46,7 +47,9 @@ class FeatureAttributes:
     """Root attributes of a feature file; see the module docstring.
 
     native_rate_hz is the nominal rate of rows (mean video rate for video features), window_s the
-    seconds of media a row summarises, hop_s the nominal step.
+    seconds of media a row summarises, hop_s the nominal step. settings: every setting that changes
+    the values, by its name in the config; `faces` holds those of the faces, `weights` the digest of
+    the checkpoint's content. It is what a trained model compares (store.identity).
     """
 
     feature: str
@@ -59,6 +62,7 @@ class FeatureAttributes:
     model_revision: str = ""
     precision: str = "fp32"
     fingerprint: str = ""
+    settings: dict[str, object] = field(default_factory=dict)
     extra: dict[str, object] = field(default_factory=dict)
 
 
@@ -192,6 +196,7 @@ class FeatureWriter:
                 "model_revision": a.model_revision,
                 "precision": a.precision,
                 "fingerprint": a.fingerprint,
+                "settings": json.dumps(a.settings, sort_keys=True),
                 **a.extra,
             }
             for name in sorted(attributes):

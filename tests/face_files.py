@@ -40,6 +40,8 @@ def write_faces(path, time, valid=None, landmarks=None, crop_box=None):
         hop_s=0.04,
         dim_names=[f"landmark{i}_{axis}" for i in range(points) for axis in "xy"],
         extractor="extractors.faces",
+        model_id="found by",
+        model_revision="hand",
         extra={"width": 640, "height": 480, "crop_size": 224},
     )
     extra = {"box": ("f4", (4,)), "confidence": ("f4", ()), "crop_box": ("f4", (4,))}

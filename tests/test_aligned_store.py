@@ -138,6 +138,7 @@ def test_equal_input_gives_equal_bytes_and_the_sidecar_tells_what_was_read(tmp_p
     assert record["settings"] == {"max_gap_s": 0.2, "method": "linear", "offset_s": 0.0}
     assert record["fingerprint"] == "code=1"
     with h5py.File(outs[0]) as f:
+        assert json.loads(f.attrs["settings"]) == {"align": {"method": "linear", "max_gap_s": 0.2}}
         assert f.attrs["fingerprint"] == "code=1"
         assert f.attrs["feature_fingerprint"] == "code=0 of=x"
     assert str(tmp_path) not in json.dumps(record["inputs"])

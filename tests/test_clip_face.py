@@ -229,7 +229,12 @@ def test_command_line_and_overhead(tmp_path, weights, role):
     wall = time.monotonic() - start
     assert done.returncode == 0, done.stderr
     record = json.loads(out.with_suffix(".json").read_text())
-    assert read_features(out).attributes["model_id"] == "tiny-clip"
+    attributes = read_features(out).attributes
+    assert attributes["model_id"] == "tiny-clip"
+    settings = json.loads(attributes["settings"])
+    assert settings.pop("weights") == attributes["model_revision"]
+    assert settings.pop("faces")["crop_size"] == 224
+    assert settings == {"precision": "fp32", "dtype": "float16"}
     assert record["counts"] == {"rows": FRAMES, "valid": FRAMES - len(INVALID)}
     assert record["settings"]["precision"] == "fp32" and record["fingerprint"] == "code=1"
     print(f"job {wall:.1f} s, of which {record['run']['seconds']} s inside")

@@ -220,6 +220,8 @@ def test_command_line(tmp_path, module):
     f = read_features(tmp_path / "one.h5")
     assert f.values.shape == ((50, 88) if module == "egemaps" else (196, 25))
     assert json.loads((tmp_path / "one.json").read_text())["counts"]["valid"] == f.valid.sum()
+    mode = {"mode": "streaming"} if module == "egemaps" else {}
+    assert json.loads(f.attributes["settings"]) == mode | {"dtype": "float32"}
 
     bad = run("silent.wav", "bad.h5")
     assert bad.returncode == 1 and not (tmp_path / "bad.h5").exists()

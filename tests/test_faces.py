@@ -1,5 +1,6 @@
 """faces on drawn faces (whose place is known) and, where present, on real people."""
 
+import json
 import os
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def test_every_frame_has_a_row_and_the_face_is_where_it_was_drawn(drawn):
     assert (faces.extra["confidence"][faces.valid] > 0.5).all()
     assert counts["valid"] == faces.valid.sum() and counts["gaps"] >= 1
     assert counts["longest_gap_s"] == pytest.approx(0.76, abs=0.1)
+    settings = {"margin": 1.6, "min_confidence": 0.5, "smoothing_s": 0.4, "crop_size": 96}
+    assert json.loads(faces.attributes["settings"]) == settings
 
 
 def test_a_frame_without_a_face_is_nan_and_black(drawn):

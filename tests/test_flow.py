@@ -47,6 +47,9 @@ def test_translation_gives_its_velocity_in_every_cell(tmp_path):
     np.testing.assert_allclose(inner[..., 2:].sum(-1), np.hypot(0.25, 0.15), rtol=0.06)
     assert (inner[..., [2, 9]].sum(-1) > 0.95 * inner[..., 2:].sum(-1)).all()
     assert f.dim_names[0] == "cell_r0c0_u" and f.dim_names[-1] == "cell_r3c3_bin7"
+    settings = json.loads(f.attributes["settings"])
+    assert settings.pop("faces") == {"crop_size": 224, "models": "found by hand"}
+    assert settings == {"grid": 4, "bins": 8, "dtype": "float32"}
 
 
 @pytest.mark.parametrize("rate", [30, 50])
@@ -144,6 +147,8 @@ def test_magnitude_is_read_where_the_landmarks_are(tmp_path):
         else:
             assert row[name] < 0.02, name
     assert row["face"] == pytest.approx(0.25 * 3 / 468, abs=0.02)
+    settings = json.loads(f.attributes["settings"])
+    assert settings.pop("faces")["crop_size"] == 224 and settings == {"dtype": "float32"}
 
 
 def test_gather_equals_a_naive_window_mean():

@@ -29,6 +29,8 @@ def test_rows_times_and_names(tmp_path):
     assert features.valid.all() and counts["rows"] == 5000
     assert features.dim_names == ["clip0", "clip1", "clip2", "clip3"]
     assert features.attributes["native_rate_hz"] == 25
+    taken = {"name": "clip", "drop": 0, "invalid_value": None, "max_abs": 1e12, "dtype": "float32"}
+    assert json.loads(features.attributes["settings"]) == taken
 
 
 def test_a_second_chunk_keeps_its_own_start(tmp_path):

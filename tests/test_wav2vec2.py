@@ -302,6 +302,14 @@ def test_command_line_is_deterministic_and_records_the_weights(folders, tmp_path
     recorded = sidecar["settings"]["weights"]["files"]
     assert set(recorded) == {"config.json", "preprocessor_config.json", "model.safetensors"}
     assert f.attributes["model_revision"].startswith("sha256:")
+    assert json.loads(f.attributes["settings"]) == {
+        "weights": f.attributes["model_revision"],
+        "layer": -1,
+        "chunk_s": 1.2,
+        "context_s": 0.2,
+        "precision": "fp32",
+        "dtype": "float16",
+    }
 
 
 def test_values_beyond_float16_are_refused(folders, tmp_path, monkeypatch):
