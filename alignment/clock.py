@@ -141,9 +141,10 @@ def read_clock(path: str | Path) -> Clock:
     return clock
 
 
-def write_clock(probes: list[str], rate_hz: float, out: str | Path) -> None:
+def write_clock(probes: list[str], rate_hz: float, out: str | Path, fingerprint: str = "") -> None:
     """Write clock.json of the session whose participants' probe files are `probes`."""
     record = make_clock([read_probe(p) for p in probes], rate_hz)
+    record["fingerprint"] = fingerprint
     write_text(out, json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
@@ -165,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
     return run_job(
         "alignment.clock",
         build_parser(),
-        lambda a: write_clock(a.probe, a.rate_hz, a.out),
+        lambda a: write_clock(a.probe, a.rate_hz, a.out, a.fingerprint),
         argv,
     )
 

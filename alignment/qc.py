@@ -204,11 +204,13 @@ def write_session(
     audio: dict[str, tuple[str, int | None]],
     out: str | Path,
     plot: str | Path | None,
+    fingerprint: str = "",
 ) -> None:
     """Write the session's JSON and, if asked for, the picture."""
     from store.atomic import atomic_path
 
     record, timeline = session_quality(spec, results, features, label_roles, audio)
+    record["fingerprint"] = fingerprint
     if plot:
         with atomic_path(plot) as temporary:
             title = f"{spec.dataset} {spec.session}: where features are valid"
@@ -306,6 +308,7 @@ def run(args: argparse.Namespace) -> None:
         parse_audio(args.audio),
         args.out,
         args.plot,
+        args.fingerprint,
     )
 
 

@@ -34,6 +34,7 @@ def write_index(
     label_roles: list[str],
     split: str,
     out: str | Path,
+    fingerprint: str = "",
 ) -> None:
     """Write the index; InputError names the first file that is not there."""
     axis = read_clock(clock)
@@ -71,6 +72,7 @@ def write_index(
         attributes = {
             "dataset": spec.dataset,
             "features": json.dumps(features),
+            "fingerprint": fingerprint,
             "n_ticks": axis.n_ticks,
             "rate_hz": axis.rate_hz,
             "roles": json.dumps(list(spec.roles)),
@@ -105,7 +107,14 @@ def main(argv: list[str] | None = None) -> int:
         "alignment.session",
         build_parser(),
         lambda a: write_index(
-            parse_spec(a.session), a.results, a.clock, a.features, a.labels_roles, a.split, a.out
+            parse_spec(a.session),
+            a.results,
+            a.clock,
+            a.features,
+            a.labels_roles,
+            a.split,
+            a.out,
+            a.fingerprint,
         ),
         argv,
     )

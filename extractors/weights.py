@@ -202,11 +202,12 @@ def download(
     return Path(folder)
 
 
-def write_manifest(weights: Weights, feature: str, out: str | Path) -> None:
+def write_manifest(weights: Weights, feature: str, out: str | Path, fingerprint: str = "") -> None:
     """Write the manifest; equal checkpoints at equal places give equal bytes."""
     record = {
         "manifest_version": MANIFEST_VERSION,
         "feature": feature,
+        "fingerprint": fingerprint,
         "model_id": weights.model_id,
         "model_revision": weights.model_revision,
         "directory": str(weights.directory),
@@ -224,6 +225,7 @@ def make_manifest(
     directory: str | None = None,
     repository: str | None = None,
     revision: str | None = None,
+    fingerprint: str = "",
 ) -> Weights:
     """Check a folder, or download a pinned revision beside `out`, and write the manifest."""
     if (directory is None) == (repository is None):
@@ -237,7 +239,7 @@ def make_manifest(
         folder = download(feature, repository, revision or "", Path(out).with_suffix(""))
         files = _from_directory(folder, feature).files
         weights = Weights(folder, repository, revision, files)
-    write_manifest(weights, feature, out)
+    write_manifest(weights, feature, out, fingerprint)
     return weights
 
 
@@ -258,7 +260,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     def work(args: argparse.Namespace) -> None:
         weights = make_manifest(
-            args.feature, args.out, args.directory, args.repository, args.revision
+            args.feature,
+            args.out,
+            args.directory,
+            args.repository,
+            args.revision,
+            args.fingerprint,
         )
         log.info("%s %s, %d files", weights.model_id, weights.model_revision, len(weights.files))
 

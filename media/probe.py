@@ -379,6 +379,7 @@ def _write(args: argparse.Namespace) -> None:
         args.min_duration_s,
         args.streams,
     )
+    record["fingerprint"] = args.fingerprint
     text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False)
     write_text(args.out, text + "\n")
 

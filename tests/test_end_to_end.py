@@ -141,6 +141,10 @@ def test_every_output_has_a_complete_sidecar_and_a_log(study):
         assert text.endswith("\n")
         with h5py.File(path) as f:
             assert f.attrs["fingerprint"] == sidecar["fingerprint"]
+    # Records of their own, and scores and tables.
+    for pattern in ("media/*/*/*.json", "aligned/*/*/clock.json", "qc/*/*.json", "scores/*/*/*.json", "tables/*/ccc.json"):  # fmt: skip
+        records = list(results.glob(pattern))
+        assert records and all(json.loads(p.read_text())["fingerprint"] for p in records), pattern
     for log in (results / "logs").rglob("*.log"):
         assert log.read_text().startswith("python -m "), log
 

@@ -67,17 +67,38 @@ def blocks() -> list[tuple[str, str]]:
     return found
 
 
+def section(block: str, name: str) -> str:
+    """A rule's section as it is written; "" where the rule has none."""
+    found = re.search(rf"(?ms)^(\s+){name}:(.*?)(?=^\1\w+:|\Z)", block)
+    return found[2] if found else ""
+
+
+def effective(block: str, name: str) -> str:
+    """A rule's section, its parent's where it inherits it."""
+    own = section(block, name)
+    inherited = re.match(r"use rule (\w+) as", block)
+    if own or not inherited:
+        return own
+    parent = rf"rule {inherited[1]}:"
+    return effective(next(other for _, other in blocks() if other.startswith(parent)), name)
+
+
 @pytest.mark.parametrize(("file", "block"), blocks(), ids=lambda v: v.split("\n")[0][:40])
 def test_every_rule_is_complete(file, block):
-    inherits = block.startswith("use rule")
-    for section in ("output", "params", "log", "message"):
-        assert re.search(rf"(?m)^\s+{section}:", block), f"{file}: {section} is missing"
-    assert "fingerprint" in block, f"{file}: no fingerprint"
-    if not inherits:
-        assert re.search(r"(?m)^\s+conda:", block), f"{file}: conda is missing"
-        assert re.search(r"(?m)^\s+shell:", block), f"{file}: only shell calls of modules"
-        assert "python -m " in block
-        assert "--log {log:q}" in block
+    for name in ("output", "log", "message"):  # a rule's own, not its parent's
+        assert section(block, name), f"{file}: {name} is missing"
+    assert effective(block, "conda"), f"{file}: conda is missing"
+    shell, params = effective(block, "shell"), effective(block, "params")
+    assert "python -m " in shell, f"{file}: only shell calls of modules"
+    assert "--log {log:q}" in shell
+    # The fingerprint reaches the command, and it is that of the module that runs.
+    assert "--fingerprint {params.fingerprint:q}" in shell, (
+        f"{file}: the command has no fingerprint"
+    )
+    assert "fingerprint=" in params, f"{file}: no fingerprint"
+    for stage in re.findall(r'study\.fingerprint\(\s*"([\w.]+)"', params):
+        module = re.search(r"python -m ([\w.]+)(?: (\w+))?", shell)
+        assert stage in (module[1], f"{module[1]}.{module[2]}"), f"{file}: {stage} is not what runs"
 
 
 def jobs() -> list[str]:

@@ -268,6 +268,19 @@ def test_face_settings(house):
     assert stale(house) == expected | statistics(FIVE) | trained(FIVE) | downstream(FIVE)
 
 
+def test_published_rows(house):
+    configure(house, lambda c: c.update(tables={"main": {"reported": True}}))
+    assert stale(house) == {"tables/main/ccc.csv"}
+    snakemake(house)
+    edit(house / "evaluation/reported.yaml", '"0.', '"0.1')
+    assert stale(house) == {"tables/main/ccc.csv"}
+
+
+def test_bootstrap_of_a_table(house):
+    configure(house, lambda c: c.update(tables={"main": {"bootstrap": 50}}))
+    assert stale(house) == {"tables/main/ccc.csv"}
+
+
 def test_label_of_a_test_session(house):
     (house / "media/noxi/002/expert.csv").write_text("0.5\n")
     scored = {j for j in downstream(RUNS, ["noxi"]) if not j.startswith("predictions/")}

@@ -401,23 +401,37 @@ class Study:
             return f"{run}: mean of the predictions of {over}{', '.join(r.members)}."
         return f"{run}: starts from {r.initial}." if r.initial else ""
 
-    def table_options(self, table: str) -> str:
-        """Command-line options of a table."""
+    def reported(self, table: str) -> list[str]:
+        """File of the published rows, where the table shows them."""
+        return [os.path.relpath(REPORTED)] if self.tables[table].get("reported") else []
+
+    def table_settings(self, table: str) -> dict:
+        """What a table's numbers depend on beside its scores and the published rows."""
         t = self.tables[table]
-        notes = [self.config.get("note"), t.get("note"), *map(self.combined, t["runs"])]
         columns, selected = self.columns(t), []
         for name in t["runs"]:
             by = self.declared.selected_by(self.runs[name])
             marked = [c for c in columns if by & set(self.sets.keys(c))]
             selected += [f"{name}=best_val:{','.join(marked)}"] if marked else []
+        return {
+            "runs": t["runs"],
+            "columns": columns,
+            "selection": selected or None,
+            "resamples": t.get("bootstrap", 1000),
+            "challenge": t.get("challenge"),
+        }
+
+    def table_fingerprint(self, table: str) -> str:
+        return self.fingerprint("evaluation.tables", self.table_settings(table))
+
+    def table_options(self, table: str) -> str:
+        """Command-line options of a table."""
+        t = self.tables[table]
+        notes = [self.config.get("note"), t.get("note"), *map(self.combined, t["runs"])]
         return options(
-            {
-                "runs": t["runs"],
-                "columns": columns,
-                "reported": os.path.relpath(REPORTED) if t.get("reported") else None,
-                "selection": selected or None,
-                "resamples": t.get("bootstrap", 1000),
-                "challenge": t.get("challenge"),
+            self.table_settings(table)
+            | {
+                "reported": self.reported(table) or None,
                 "note": "\n".join(" ".join(n.split()) for n in notes if n),
                 "out_dir": f"{self.results}/tables/{table}",
             }

@@ -14,7 +14,8 @@ rule clock:
     message:
         "time axis · {wildcards.dataset}/{wildcards.session}"
     shell:
-        "python -m alignment.clock --probe {input:q} {params.options} --out {output:q} --log {log:q}"
+        "python -m alignment.clock --probe {input:q} {params.options} --out {output:q}"
+        " --fingerprint {params.fingerprint:q} --log {log:q}"
 
 
 rule align:
@@ -105,7 +106,7 @@ rule session:
         "index of the session · {wildcards.dataset}/{wildcards.session}"
     shell:
         "python -m alignment.session --session {params.session:q} --clock {input.clock:q}"
-        " {params.options} --out {output:q} --log {log:q}"
+        " {params.options} --out {output:q} --fingerprint {params.fingerprint:q} --log {log:q}"
 
 
 rule qc_session:
@@ -144,7 +145,7 @@ rule qc_session:
         "checking the session · {wildcards.dataset}/{wildcards.session}"
     shell:
         "python -m alignment.qc session --session {params.session:q} {params.options}"
-        " --out {output.quality:q} --plot {output.plot:q} --log {log:q}"
+        " --out {output.quality:q} --plot {output.plot:q} --fingerprint {params.fingerprint:q} --log {log:q}"
 
 
 rule qc:
@@ -161,4 +162,5 @@ rule qc:
     message:
         "quality of all sessions"
     shell:
-        "python -m alignment.qc summary --inputs {input:q} --out {output:q} --log {log:q}"
+        "python -m alignment.qc summary --inputs {input:q} --out {output:q}"
+        " --fingerprint {params.fingerprint:q} --log {log:q}"

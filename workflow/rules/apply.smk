@@ -65,7 +65,7 @@ rule engagement:
         "engagement per frame · {wildcards.session} {wildcards.role}"
     shell:
         "python -m evaluation.export --predictions {input:q} --format csv {params.options}"
-        " --log {log:q}"
+        " --fingerprint {params.fingerprint:q} --log {log:q}"
 
 
 rule predict:

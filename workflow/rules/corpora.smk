@@ -38,7 +38,7 @@ if study.config["demo"] is not None:
             message:
                 f"drawing demo recordings · {dataset}/{session}"
             shell:
-                "python -m corpora.demo session {params.options} --log {log:q}"
+                "python -m corpora.demo session {params.options} --fingerprint {params.fingerprint:q} --log {log:q}"
 
 
 for feature, seed in study.checkpoints.random().items():
@@ -64,4 +64,4 @@ for feature, seed in study.checkpoints.random().items():
         message:
             f"making a small random checkpoint · {feature}"
         shell:
-            "python -m corpora.demo weights {params.options} --log {log:q}"
+            "python -m corpora.demo weights {params.options} --fingerprint {params.fingerprint:q} --log {log:q}"

@@ -30,12 +30,13 @@ rule score:
         "scoring {wildcards.dataset} · {wildcards.run}, seed {wildcards.seed}"
     shell:
         "python -m evaluation.score --predictions {input.predictions:q} {params.options}"
-        " --out {output:q} --log {log:q}"
+        " --out {output:q} --fingerprint {params.fingerprint:q} --log {log:q}"
 
 
 rule table:
     input:
-        table_scores,
+        scores=table_scores,
+        reported=lambda w: study.reported(w.table),
     output:
         "<results>/tables/{table}/ccc.csv",
         report(
@@ -55,12 +56,13 @@ rule table:
     conda:
         "../../envs/media.yaml"
     params:
-        fingerprint=lambda w: study.fingerprint("evaluation.tables"),
+        fingerprint=lambda w: study.table_fingerprint(w.table),
         options=lambda w: study.table_options(w.table),
     message:
         "table {wildcards.table}"
     shell:
-        "python -m evaluation.tables --scores {input:q} {params.options} --log {log:q}"
+        "python -m evaluation.tables --scores {input.scores:q} {params.options}"
+        " --fingerprint {params.fingerprint:q} --log {log:q}"
 
 
 use rule table as challenge_table with:
@@ -90,7 +92,7 @@ use rule table as challenge_table with:
     wildcard_constraints:
         table=constraint(n for n, t in study.tables.items() if t.get("challenge")),
     params:
-        fingerprint=lambda w: study.fingerprint("evaluation.tables"),
+        fingerprint=lambda w: study.table_fingerprint(w.table),
         options=lambda w: study.table_options(w.table),
     message:
         "table {wildcards.table}, and in the challenge's order"
@@ -153,7 +155,8 @@ rule curves:
         "curves of {wildcards.dataset} · {wildcards.run}"
     shell:
         "python -m evaluation.curves predictions --predictions {input.predictions:q}"
-        " {params.options} --out {output:q} --log {log:q}"
+        " {params.options} --out {output:q}"
+        " --fingerprint {params.fingerprint:q} --log {log:q}"
 
 
 rule training_curves:
@@ -178,7 +181,8 @@ rule training_curves:
     message:
         "training curves · {wildcards.run}"
     shell:
-        "python -m evaluation.curves training --history {input:q} --out {output:q} --log {log:q}"
+        "python -m evaluation.curves training --history {input:q} --out {output:q}"
+        " --fingerprint {params.fingerprint:q} --log {log:q}"
 
 
 rule similarity:
@@ -274,4 +278,4 @@ rule submission:
         "writing the submission"
     shell:
         "python -m evaluation.submission --predictions {input.predictions:q} {params.options}"
-        " --out {output:q} --log {log:q}"
+        " --out {output:q} --fingerprint {params.fingerprint:q} --log {log:q}"

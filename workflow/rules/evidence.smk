@@ -22,7 +22,8 @@ if study.config["demo"] is not None:
         message:
             "oracle of {wildcards.dataset}"
         shell:
-            "python -m evaluation.oracle {params.options} --out {output:q} --log {log:q}"
+            "python -m evaluation.oracle {params.options} --out {output:q}"
+            " --fingerprint {params.fingerprint:q} --log {log:q}"
 
     rule score_oracle:
         input:
@@ -46,7 +47,7 @@ if study.config["demo"] is not None:
             "scoring the oracle on {wildcards.dataset}"
         shell:
             "python -m evaluation.score --predictions {input.predictions:q} {params.options}"
-            " --out {output:q} --log {log:q}"
+            " --out {output:q} --fingerprint {params.fingerprint:q} --log {log:q}"
 
     rule evidence:
         input:

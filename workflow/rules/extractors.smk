@@ -19,7 +19,7 @@ rule weights:
         "checking the weights of {wildcards.feature}"
     shell:
         "python -m extractors.weights --feature {wildcards.feature} {params.options}"
-        " --out {output:q} --log {log:q}"
+        " --out {output:q} --fingerprint {params.fingerprint:q} --log {log:q}"
 
 
 rule stream:

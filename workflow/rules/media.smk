@@ -25,4 +25,4 @@ rule probe:
     message:
         "looking into the recording · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
     shell:
-        "python -m media.probe {params.options} --out {output:q} --log {log:q}"
+        "python -m media.probe {params.options} --out {output:q} --fingerprint {params.fingerprint:q} --log {log:q}"
