@@ -1,1 +1,1 @@
-"""DA-Mamba over whole sessions: piece by piece (carry) and frame by frame (stream)."""
+"""Prediction of whole sessions: in windows, in pieces with carried state, and frame by frame."""

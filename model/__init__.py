@@ -1,1 +1,1 @@
-"""Models of engagement: DA-Mamba, the per-frame baseline, training and prediction."""
+"""The networks: every model, the layers they share, their settings and their model files' format."""
