@@ -8,7 +8,8 @@ Terms: `coverage` is the share of valid ticks among the ticks within the partici
 `face_rate` the share of video frames with a face; `clipped` the share of samples of the 16 kHz
 mono signal at or above 0.99 of full scale; `silent` the share of 50 ms pieces below -60 dB;
 `length_spread_s` the largest difference between the ends of video, audio, precomputed streams and
-labels. Who comes without video or audio has no `face_rate`, `clipped`, `silent`: empty cells.
+labels; `unusable` names what holds nothing (sound, face), so that its features are not valid.
+Who comes without video or audio has no `face_rate`, `clipped`, `silent`: empty cells.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import numpy as np
 
 from alignment.aligned import AlignedFeature
 from alignment.clock import read_clock, read_json, read_probe
+from media.audio import audio_blocks, is_silent
 from runtime import InputError
 from runtime.job import add_job_arguments, run_job
 from store.atomic import write_text
@@ -126,7 +128,12 @@ def session_quality(
         offset = float(probe.get("offset") or 0.0)
         first = int(np.ceil(offset * clock.rate_hz - 1e-6))
         last = int(np.ceil((offset + float(probe["duration_s"])) * clock.rate_hz - 1e-6))
-        record: dict[str, object] = {"role": role, "offset_s": offset, "features": {}}
+        record: dict[str, object] = {
+            "role": role,
+            "offset_s": offset,
+            "features": {},
+            "unusable": [],
+        }
         for name in features:
             quality, valid = feature_quality(spec.aligned(results, role, name), first, last)
             if len(valid) != clock.n_ticks:
@@ -136,17 +143,17 @@ def session_quality(
             timeline[f"{role} {name}"] = valid
         if probe.get("video") and any(name in VISUAL for name in features):
             record["faces"] = face_rate(spec.faces(results, role))
+            if record["faces"]["face_rate"] == 0:
+                record["unusable"].append("face")
         labels = None
         if role in label_roles:
             record["labels"], labels = label_quality(spec.labels(results, role))
         if audio and role in audio:
-            from media.audio import audio_blocks
-
             path, channel = audio[role]
-            record["audio"] = {
-                k: round(v, 6)
-                for k, v in audio_quality(audio_blocks(path, channel=channel)).items()
-            }
+            heard = audio_quality(audio_blocks(path, channel=channel))
+            record["audio"] = {k: round(v, 6) for k, v in heard.items()}
+            if is_silent(heard["peak"]):
+                record["unusable"].append("sound")
         record["ends_s"] = ends(probe, labels)
         stops = list(record["ends_s"].values())
         record["length_spread_s"] = round(max(stops) - min(stops), 3) if stops else 0.0
@@ -244,6 +251,7 @@ def summary_rows(records: list[dict]) -> list[dict[str, object]]:
             row["face_rate"] = p.get("faces", {}).get("face_rate", "")
             row["clipped"] = p.get("audio", {}).get("clipped", "")
             row["silent"] = p.get("audio", {}).get("silent", "")
+            row["unusable"] = " ".join(p.get("unusable", []))
             row["labels_missing"] = p.get("labels", {}).get("missing", "")
             for name, quality in p["features"].items():
                 row[f"coverage_{name}"] = quality["coverage"]

@@ -106,10 +106,10 @@ def extract(
 ) -> dict[str, object]:
     """Extract the functionals of a recording into the feature file `out`; returns counts.
 
-    Raises InputError for unreadable or silent audio.
+    Of a silent recording no row is valid. Raises InputError for unreadable audio.
     """
     from extractors.opensmile_stream import RATE_HZ, dim_names
-    from extractors.sound import audible, clear_of_gaps
+    from extractors.sound import Listener, clear_of_gaps, warn_of_silence
     from media.audio import audio_blocks
     from store.features import FeatureAttributes, FeatureWriter
 
@@ -127,9 +127,10 @@ def extract(
         settings={"mode": mode, "dtype": dtype},
         extra={"mode": mode},
     )
+    heard = Listener(stream)
     rows = n_valid = 0
     with FeatureWriter(out, attributes, dtype) as writer:
-        for values in functionals(audible(stream, audio), mode):
+        for values in functionals(heard, mode):
             k = np.arange(rows, rows + len(values))
             instant = stream.start_s + k * HOP_S
             valid = (k >= CONTEXT_ROWS) & clear_of_gaps(
@@ -138,6 +139,10 @@ def extract(
             writer.append(values, instant, valid)
             rows += len(values)
             n_valid += int(valid.sum())
+        if heard.silent:
+            warn_of_silence(audio)
+            writer.invalidate()
+            n_valid = 0
     return {"rows": rows, "valid": n_valid, "gaps": len(stream.gaps)}
 
 

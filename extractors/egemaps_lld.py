@@ -39,10 +39,10 @@ def extract(
 ) -> dict[str, object]:
     """Extract the descriptors of a recording into the feature file `out`; returns counts.
 
-    Raises InputError for unreadable or silent audio.
+    Of a silent recording no row is valid. Raises InputError for unreadable audio.
     """
     from extractors.opensmile_stream import RATE_HZ, dim_names
-    from extractors.sound import audible, clear_of_gaps
+    from extractors.sound import Listener, clear_of_gaps, warn_of_silence
     from media.audio import audio_blocks
     from store.features import FeatureAttributes, FeatureWriter
 
@@ -59,14 +59,19 @@ def extract(
         fingerprint=fingerprint,
         settings={"dtype": dtype},
     )
+    heard = Listener(stream)
     rows = n_valid = 0
     with FeatureWriter(out, attributes, dtype) as writer:
-        for values in descriptors(audible(stream, audio)):
+        for values in descriptors(heard):
             instant = stream.start_s + np.arange(rows, rows + len(values)) * HOP_S + FRAME_S / 2
             valid = clear_of_gaps(instant - BEFORE_S, instant + AFTER_S, stream.gaps)
             writer.append(values, instant, valid)
             rows += len(values)
             n_valid += int(valid.sum())
+        if heard.silent:
+            warn_of_silence(audio)
+            writer.invalidate()
+            n_valid = 0
     return {"rows": rows, "valid": n_valid, "gaps": len(stream.gaps)}
 
 

@@ -29,6 +29,7 @@ from extractors.face_input import glances, in_background
 from extractors.face_models import N_LANDMARKS, Face, FaceModels, Region, cut
 from extractors.face_search import FINE_SHARES, TILE_SHARES, choose_person
 from extractors.face_tracking import FaceTracker
+from media.container import UNUSABLE
 from media.video import parse_roi, video_frames
 from runtime import InputError, get_logger, progress
 from runtime.device import limit_threads
@@ -127,6 +128,7 @@ def extract(
     margin: float = 1.6,
     min_confidence: float = 0.5,
     smoothing_s: float = 0.4,
+    unusable: str = "invalid",
     threads: int = 1,
     fingerprint: str = "",
 ) -> dict[str, object]:
@@ -136,14 +138,16 @@ def extract(
 
     Raises
     ------
-    InputError : settings out of range, a recording that cannot be read, no face in any frame.
+    InputError : settings out of range, a recording that cannot be read; with `unusable` "refuse",
+        no face in any frame (else no row is valid then).
     """
     check_settings(crop_size, margin, min_confidence, smoothing_s)
     video = Path(video)
     box = parse_roi(roi) if roi and roi.strip() else None
     nobody = InputError(
         f"{video}: no face was found in any frame{f' of roi {roi}' if box else ''}",
-        "exclude the participant in the sheet, set `roi` to where they are, or lower faces.min_confidence",
+        "set `roi` to where they are, lower faces.min_confidence, exclude the participant in the sheet, or"
+        " set media.unusable to invalid",
     )
     left, top = box[:2] if box else (0, 0)
     with FaceModels(min_confidence) as models:
@@ -154,9 +158,9 @@ def extract(
             person = choose_person(models, pictures, FINE_SHARES)
         if person is None:
             person = choose_person(models, glances(video, box, MORE_GLANCES), TILE_SHARES)
-        if person is None:
+        if person is None and unusable == "refuse":
             raise nobody
-        tracker = FaceTracker(models, person)
+        tracker = None if person is None else FaceTracker(models, person)
         smoother = Smoother(margin, smoothing_s)
         names = [f"{axis}{i}" for i in range(N_LANDMARKS) for axis in "xy"]
         attributes = FeatureAttributes(
@@ -222,14 +226,16 @@ def extract(
                 if counts.frames == 0 and not attributes.extra.get("width"):
                     height, width = frame.rgb.shape[:2]
                     attributes.extra.update(width=width, height=height)
-                face = tracker.step(frame.rgb, frame.time_s)
+                face = tracker.step(frame.rgb, frame.time_s) if tracker else None
                 for row, region in smoother.push(_Row(frame.time_s, face, frame.rgb)):
                     finish(row, region)
             for row, region in smoother.push(None):
                 finish(row, region)
             flush()
             if not counts.valid:
-                raise nobody
+                if unusable == "refuse":
+                    raise nobody
+                log.warning("%s: no row is valid", nobody.problem)
             attributes.native_rate_hz = counts.rate_hz()
             attributes.hop_s = 1 / attributes.native_rate_hz
     summary = counts.summary()
@@ -308,6 +314,12 @@ def build_parser() -> argparse.ArgumentParser:
         default=0.4,
         help="the crop follows the track averaged over +- this many seconds (default: %(default)s)",
     )
+    parser.add_argument(
+        "--unusable",
+        choices=UNUSABLE,
+        default="invalid",
+        help="no face in any frame: no row is valid (default), or the recording is refused",
+    )
     add_job_arguments(parser)
     return parser
 
@@ -324,6 +336,7 @@ def run(args: argparse.Namespace, argv: list[str] | None = None) -> None:
         args.video,
         args.out,
         args.crops,
+        unusable=args.unusable,
         threads=args.threads,
         fingerprint=args.fingerprint,
         **settings,

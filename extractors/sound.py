@@ -1,32 +1,42 @@
-"""What every audio extractor checks: that something is heard, and which rows lie in a gap."""
+"""What every audio extractor looks at: whether anything is heard, and which rows lie in a gap."""
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 
-from runtime import InputError
+from media.audio import is_silent
+from runtime import get_logger
 
-# A file in which no sample exceeds this (full scale = 1) is digitally silent: -80 dB.
-SILENCE_PEAK = 1e-4
+log = get_logger("sound")
 
 
-def audible(blocks: Iterable[np.ndarray], path: str | Path) -> Iterator[np.ndarray]:
-    """Pass blocks on; at the end raise InputError when none of them held a sound.
+class Listener:
+    """Pass blocks on and remember the loudest sample.
 
-    blocks : float32 mono blocks (n,), full scale 1.
+    blocks : float32 mono blocks (n,), full scale 1. silent: true when, after the iteration, none of
+    them held a sound; then nothing computed from them is valid.
     """
-    peak, n = 0.0, 0
-    for block in blocks:
-        n += len(block)
-        if len(block):
-            peak = max(peak, float(np.abs(block).max()))
-        yield block
-    if peak <= SILENCE_PEAK:
-        raise InputError(
-            f"{path} is silent: no sample of {n} exceeds {SILENCE_PEAK:g} of full scale",
-            "check the microphone and the column `audio_channel`, or exclude the participant in the sheet",
-        )
+
+    def __init__(self, blocks: Iterable[np.ndarray]):
+        self._blocks = blocks
+        self._peak = 0.0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for block in self._blocks:
+            if len(block):
+                self._peak = max(self._peak, float(np.abs(block).max()))
+            yield block
+
+    @property
+    def silent(self) -> bool:
+        return is_silent(self._peak)
+
+
+def warn_of_silence(path) -> None:
+    """Say in the log that a recording's rows are all not valid, and what to look at."""
+    log.warning(
+        "%s is silent: no row is valid (check the microphone and the column `audio_channel`)", path
+    )
 
 
 def clear_of_gaps(

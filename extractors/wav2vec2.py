@@ -31,6 +31,7 @@ log = get_logger("wav2vec2")
 PRECISIONS = ("fp32", "bf16", "fp16")
 CHUNK_S = 30.0
 CONTEXT_S = 1.0
+ROWS = 4096  # of nothing, at a time
 
 
 def extract(
@@ -48,12 +49,13 @@ def extract(
 ) -> tuple[dict[str, object], dict[str, object]]:
     """Extract the hidden states of a recording into the feature file `out`.
 
-    Returns counts and the identity of the weights. Raises InputError for unreadable, silent or too
-    short audio, unusable weights or settings, values that do not fit into `dtype`.
+    Returns counts and the identity of the weights. Of a silent recording no row is valid. Raises
+    InputError for unreadable or too short audio, unusable weights or settings, values that do not
+    fit into `dtype`.
     """
     from extractors.chunks import plan
     from extractors.encoder import load_encoder
-    from extractors.sound import audible, clear_of_gaps
+    from extractors.sound import Listener, clear_of_gaps, warn_of_silence
     from extractors.weights import resolve
     from media.audio import audio_blocks
     from store.features import FeatureAttributes, FeatureWriter
@@ -64,7 +66,8 @@ def extract(
     def blocks():
         return audio_blocks(audio, rate_hz=encoder.rate_hz, channel=channel)
 
-    encoder.fit(audible(blocks(), audio))
+    heard = Listener(blocks())
+    encoder.fit(heard)
     n_frames = encoder.frames(encoder.n_samples)
     if n_frames < 1:
         raise InputError(
@@ -107,15 +110,25 @@ def extract(
     )
     rows = n_valid = 0
     with FeatureWriter(out, attributes, dtype) as writer:
-        steps = encode_chunks(encoder, stream, chunks, batch_size)
+        if heard.silent:
+            warn_of_silence(audio)
+            steps = nothing(n_frames, encoder.dim)
+        else:
+            steps = encode_chunks(encoder, stream, chunks, batch_size)
         for values in progress(steps, "wav2vec2", len(chunks), "chunks"):
             start = stream.start_s + np.arange(rows, rows + len(values)) * hop_s
-            valid = clear_of_gaps(start, start + window_s, stream.gaps)
+            valid = clear_of_gaps(start, start + window_s, stream.gaps) & (not heard.silent)
             writer.append(values, start + window_s / 2, valid)
             rows += len(values)
             n_valid += int(valid.sum())
     counts = {"rows": rows, "valid": n_valid, "chunks": len(chunks), "gaps": len(stream.gaps)}
     return counts, checkpoint.settings
+
+
+def nothing(n_frames: int, dim: int) -> Iterator[np.ndarray]:
+    """Rows of a recording in which nothing is heard: NaN, (m, D) at a time, n_frames in all."""
+    for start in range(0, n_frames, ROWS):
+        yield np.full((min(ROWS, n_frames - start), dim), np.nan, np.float32)
 
 
 def encode_chunks(encoder, blocks, chunks, batch_size: int) -> Iterator[np.ndarray]:

@@ -26,6 +26,13 @@ GAP_TOLERANCE_S = 0.02
 # Samples told twice (clock drift between time stamps and sample clock) are dropped up to this much.
 OVERLAP_LIMIT_S = 0.5
 CHUNK = 1 << 16
+# A sound in which no sample exceeds this (full scale = 1) is digitally silent: -80 dB.
+SILENCE_PEAK = 1e-4
+
+
+def is_silent(peak: float) -> bool:
+    """Whether a sound with this largest magnitude (full scale 1) holds nothing: a dead microphone."""
+    return not peak > SILENCE_PEAK
 
 
 def audio_stream(container: "av.container.InputContainer", path) -> "av.audio.stream.AudioStream":

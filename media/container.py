@@ -24,6 +24,9 @@ MOST_PIXELS = 1 << 26
 MOVIE_STARTS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"udta", b"cmov", b"junk", b"styp", b"moof", b"uuid", b"sidx", b"meta", b"pict", b"prof", b"data")  # fmt: skip
 MOST_HEADER_BYTES = 1 << 26
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".wmv")
+# What becomes of a sound that is silent and of a video without a face: features that are not valid,
+# or an error.
+UNUSABLE = ("invalid", "refuse")
 AUDIO_SUFFIXES = (".wav", ".m4a", ".mp3", ".flac", ".ogg", ".aac")
 
 

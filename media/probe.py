@@ -4,7 +4,7 @@ python -m media.probe --video V.mp4 --audio A.wav --dataset noxi --session 001 -
 python -m media.probe --streams train/001/expert --dataset noxi --session 001 --role expert --out P.json
 
 `probe` reads packet headers only (no decoding but of the first frame), so an hour takes seconds;
-the command line also decodes the sound once, for its exact length and to find silent tracks.
+the command line also decodes the sound once, for its exact length and its peak.
 The JSON holds no absolute path and no time of day: equal files give equal bytes.
 
 A participant may come without a video, with precomputed streams (`--streams`): `video` is null then,
@@ -23,9 +23,9 @@ import numpy as np
 
 from formats import stream_files
 from formats.label_csv import read_labels
-from media.audio import audio_blocks
+from media.audio import audio_blocks, is_silent
 from media.complete import check_complete, check_streams, stated_duration, stated_end
-from media.container import open_media, start_time
+from media.container import UNUSABLE, open_media, start_time
 from media.video import (
     display_matrix,
     parse_roi,
@@ -33,14 +33,15 @@ from media.video import (
     video_frames,
     video_stream,
 )
-from runtime import InputError
+from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
 from store.atomic import write_text
 from store.sidecar import file_identity
 
+log = get_logger("probe")
+
 # Frame intervals that differ by more than this share of the median make a variable frame rate.
 VARIABLE_RATE_TOLERANCE = 0.1
-SILENCE = 1e-4  # peak of a track without sound: -80 dB of full scale
 
 
 @dataclass
@@ -184,18 +185,25 @@ def _video_info(path, times: np.ndarray, stated: float | None) -> VideoInfo:
     )
 
 
-def _audio_record(path, channel: int | None) -> dict:
-    """Decode the sound once: exact start, length, gaps and peak. InputError when it is silent."""
+def _audio_record(path, channel: int | None, unusable: str) -> dict:
+    """Decode the sound once: exact start, length, gaps and peak.
+
+    InputError when it is silent and `unusable` is "refuse".
+    """
     stream = audio_blocks(path, channel=channel)
     peak = 0.0
     for block in stream:
         peak = max(peak, float(np.abs(block).max()))
-    if not peak >= SILENCE:
+    if is_silent(peak):
         which = "" if channel is None else f" in channel {channel}"
-        raise InputError(
-            f"{path} is silent{which} (peak {peak:.1g} of full scale)",
-            "correct the columns `audio` and `audio_channel` of the sheet, or exclude the participant",
-        )
+        problem = f"{path} is silent{which} (peak {peak:.1g} of full scale)"
+        if unusable == "refuse":
+            raise InputError(
+                problem,
+                "correct the columns `audio` and `audio_channel` of the sheet, exclude the participant,"
+                " or set media.unusable to invalid",
+            )
+        log.warning("%s: features of the sound will not be valid", problem)
     return {
         "rate_hz": stream.native_rate_hz,
         "channels": stream.channels,
@@ -203,6 +211,7 @@ def _audio_record(path, channel: int | None) -> dict:
         "start_s": round(stream.start_s, 6),
         "duration_s": round(stream.n_samples / stream.rate_hz, 6),
         "peak": round(peak, 4),
+        "silent": is_silent(peak),
         "gaps": [[round(a, 3), round(b, 3)] for a, b in stream.gaps],
         "overlaps": [[round(a, 3), round(b, 3)] for a, b in stream.overlaps],
     }
@@ -248,14 +257,15 @@ def participant_record(
     length_tolerance_s: float = 2.0,
     min_duration_s: float = 4.0,
     streams: str | Path | None = None,
+    unusable: str = "invalid",
 ) -> dict:
     """Look into one participant's files and check that they fit together.
 
     audio None: the sound of the video. Times in seconds of the recording; `duration_s` is the end
     of the longer of video and audio; of a participant without video, of the longest of the
     streams (`streams`: folder/role of precomputed ones) and the audio. Raises InputError for
-    anything unreadable, silent, too short, or lengths that disagree by more than
-    `length_tolerance_s`.
+    anything unreadable or too short, for lengths that disagree by more than `length_tolerance_s`,
+    and, with `unusable` "refuse", for silent sound.
     """
     if not video and not streams:
         raise InputError(
@@ -285,7 +295,7 @@ def participant_record(
         lengths["streams"] = (f"{streams}.{last}{stream_files.SUFFIX}", ends[last])
     sound = audio or video
     if sound:
-        found = _audio_record(sound, audio_channel)
+        found = _audio_record(sound, audio_channel, unusable)
         record["audio"] = (identity if sound == video else file_identity(sound)) | found
         lengths["audio"] = (sound, found["start_s"] + found["duration_s"])
     for kind, (file, end_s) in lengths.items():
@@ -355,6 +365,12 @@ def build_parser() -> argparse.ArgumentParser:
         default=4.0,
         help="shorter recordings are refused, seconds (default 4)",
     )
+    add(
+        "--unusable",
+        choices=UNUSABLE,
+        default="invalid",
+        help="silent sound: its features are not valid (default), or it is refused",
+    )
     add("--dataset", required=True, help="name of the dataset")
     add("--session", required=True, help="name of the session")
     add("--role", required=True, help="name of the participant in the session")
@@ -378,6 +394,7 @@ def _write(args: argparse.Namespace) -> None:
         args.length_tolerance_s,
         args.min_duration_s,
         args.streams,
+        args.unusable,
     )
     record["fingerprint"] = args.fingerprint
     text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False)

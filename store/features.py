@@ -181,6 +181,14 @@ class FeatureWriter:
         dataset.resize(self.rows + len(rows), axis=0)
         dataset[self.rows :] = rows
 
+    def invalidate(self) -> None:
+        """Make every row so far not valid: what they were computed from held nothing."""
+        values = self._file["values"]
+        step = values.chunks[0]
+        for start in range(0, self.rows, step):
+            values[start : start + step] = np.nan
+        self._file["valid"][...] = False
+
     def __exit__(self, kind, error, traceback) -> None:
         if kind is None:
             a = self.attributes

@@ -139,7 +139,7 @@ def test_a_larger_drawn_face_that_crosses_is_not_followed(tmp_path):
     assert faces.valid[outside].mean() > 0.95
 
 
-def test_no_face_is_an_input_error_that_leaves_no_file(tmp_path, capfd):
+def test_no_face_can_be_refused_and_leaves_no_file(tmp_path, capfd):
     video = tmp_path / "wall.mp4"
     write_video(video, [EMPTY] * 20)
     args = [
@@ -149,6 +149,7 @@ def test_no_face_is_an_input_error_that_leaves_no_file(tmp_path, capfd):
         str(tmp_path / "f.h5"),
         "--crops",
         str(tmp_path / "c.mkv"),
+        *("--unusable", "refuse"),
     ]
     assert main([*args, "--log", str(tmp_path / "log")]) == 1
     screen = capfd.readouterr().err.strip().splitlines()

@@ -66,7 +66,7 @@ def test_bad_participants(person, tmp_path, capsys):
         ({"--audio": long_wav}, ["expert.mp4", "5.00 s", "long.wav", "9.00 s", "2 s apart"]),
         ({"--labels": labels}, ["expert.mp4", "5.00 s", "long.csv", "10.00 s"]),
         ({"--labels": bad_label}, ["bad.csv line 2", "1.5"]),
-        ({"--audio": silent}, ["silent.wav is silent"]),
+        ({"--audio": silent, "--unusable": "refuse"}, ["silent.wav is silent", "media.unusable"]),
         ({"--audio": None}, ["expert.mp4 has no audio stream"]),
         ({"--video": person / "expert.wav"}, ["expert.wav has no video stream"]),
         ({"--video": short_video, "--length-tolerance-s": 9}, ["short.mp4", "2.00 s", "exclude"]),

@@ -323,16 +323,30 @@ def test_values_beyond_float16_are_refused(folders, tmp_path, monkeypatch):
     assert not (tmp_path / "a.h5").exists()
 
 
+@pytest.mark.parametrize("rows", [7, 4096])
+def test_of_a_silent_recording_every_row_stands_and_none_is_valid(
+    folders, tmp_path, monkeypatch, rows
+):
+    monkeypatch.setattr(wav2vec2, "ROWS", rows)
+    for name, samples in (("live", sound(1.0)), ("dead", np.zeros(RATE))):
+        soundfile.write(tmp_path / f"{name}.wav", samples, RATE)
+        counts, _ = wav2vec2.extract(
+            str(tmp_path / f"{name}.wav"), str(tmp_path / f"{name}.h5"), str(folders["xls-r"])
+        )
+    dead, live = read_features(tmp_path / "dead.h5"), read_features(tmp_path / "live.h5")
+    np.testing.assert_array_equal(dead.time, live.time)
+    assert live.valid.all() and not dead.valid.any() and np.isnan(dead.values).all()
+    assert (counts["rows"], counts["valid"]) == (len(live.time), 0)
+
+
 def test_bad_input_is_named(folders, tmp_path):
     soundfile.write(tmp_path / "a.wav", sound(1.0), RATE)
-    soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
     soundfile.write(tmp_path / "short.wav", sound(1.0)[:399], RATE)
 
     def run(audio="a.wav", weights=folders["xls-r"], **options):
         wav2vec2.extract(str(tmp_path / audio), str(tmp_path / "bad.h5"), str(weights), **options)
 
     cases = [
-        ("is silent", {"audio": "silent.wav"}),
         ("needed for one frame", {"audio": "short.wav"}),
         ("layer 9 does not exist", {"layer": 9}),
         ("leaves nothing between", {"chunk_s": 1.0, "context_s": 0.6}),

@@ -22,6 +22,7 @@ from workflow.options import options
 from workflow.recordings import is_stream
 from workflow.study import Study
 from workflow.trained import features_of, trained_models
+from workflow.unusable import unusable
 
 
 def people_of(corpus: str) -> list[Participant]:
@@ -200,4 +201,5 @@ class Application(Study):
             f"engagement  {Path(self.results) / 'engagement' / self.dataset}/*/*.engagement.csv"
         ]
         lines += [f"left out    {p.session}/{p.role}: {p.exclude_reason}" for p in self.excluded]
+        lines += [f"unusable    {line}" for line in unusable(self)]
         return "\n".join(lines)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from runtime.job import run_job
+from workflow.unusable import unusable
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -32,6 +33,7 @@ def summary(study, tables: Iterable[str]) -> str:
         parts.append(f"not built: no table names {', '.join(study.unused_runs)}")
     parts.append(f"curves   {study.results}/curves/<run>/*.png")
     parts.append(f"quality  {study.results}/qc/qc.tsv")
+    parts += [f"unusable {line}" for line in unusable(study)]
     measured = Path(study.results) / "tables" / "efficiency" / "efficiency.md"
     if measured.exists():
         parts.append(f"cost     {measured}")

@@ -20,6 +20,7 @@ from workflow.versions import warn_about_versions
 from workflow.options import options
 from workflow.study import Study
 from workflow.unfinished import forget_what_exists, plan_outputs, unfinished
+from workflow.unusable import refuse_faceless
 
 # A graph of thousands of jobs is millions of objects that stay: by default Python looks through them
 # for cycles again and again, a fifth of the time that a start takes.
@@ -37,6 +38,8 @@ try:
         study = Application(config)
     else:
         study = Study(config)
+    if workflow.is_main_process:
+        refuse_faceless(study)
 except InputError as e:
     raise WorkflowError("\n".join(e.lines())) from None
 
@@ -46,6 +49,8 @@ use_this_python()
 snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = 5.0
 # Jobs that profit from a GPU ask for one where there is one.
 GPU = min(1, gpus_visible())
+# Not among a rule's parameters: it changes no value, so a track that exists need not be made again.
+UNUSABLE = options({"unusable": study.config["media"]["unusable"]})
 
 
 def constraint(names):

@@ -84,7 +84,7 @@ rule faces:
         "finding and cropping the face · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
     shell:
         "python -m extractors.faces --video={input.video:q} {params.options} --out {output.faces:q}"
-        " --crops {output.crops:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
+        " --crops {output.crops:q} {UNUSABLE} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
 
 
 rule egemaps:
