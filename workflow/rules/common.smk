@@ -49,8 +49,6 @@ use_this_python()
 snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = 5.0
 # Jobs that profit from a GPU ask for one where there is one.
 GPU = min(1, gpus_visible())
-# Not among a rule's parameters: it changes no value, so a track that exists need not be made again.
-UNUSABLE = options({"unusable": study.config["media"]["unusable"]})
 
 
 def constraint(names):

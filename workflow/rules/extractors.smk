@@ -75,6 +75,8 @@ rule faces:
         "../../envs/media.yaml"
     resources:
         mem_mb=2000,
+        # No parameter: it changes no value, so with another setting a track need not be made again.
+        unusable=study.config["media"]["unusable"],
     params:
         fingerprint=study.fingerprint("extractors.faces", study.config["faces"]),
         options=lambda w: options(
@@ -84,7 +86,7 @@ rule faces:
         "finding and cropping the face · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
     shell:
         "python -m extractors.faces --video={input.video:q} {params.options} --out {output.faces:q}"
-        " --crops {output.crops:q} {UNUSABLE} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
+        " --crops {output.crops:q} --unusable {resources.unusable} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
 
 
 rule egemaps:
