@@ -1,0 +1,1 @@
+"""Mutation testing: would the tests notice a wrong number? (make mutants)"""
