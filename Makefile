@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORES ?= all
 CORPUS ?= ../shared/corpora/realclips
 
-.PHONY: demo test test-kills test-slurm test-triton realclips evidence plan lint fuzz soak gpu
+.PHONY: demo test test-kills test-slurm test-triton realclips evidence plan lint fuzz soak gpu mutants
 
 $(BIN)/.ready: pyproject.toml envs/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || { echo "Python 3.11 or 3.12 is needed: make PYTHON=python3.11 ..." >&2; exit 1; }
@@ -70,6 +70,12 @@ soak: test-kills
 # The same in small: three kills at random moments and one each in three stages of a study of sound.
 test-kills: $(BIN)/.ready
 	$(BIN)/python -m pytest -m soak tests/test_soak.py
+
+# Would the tests notice a wrong number? MUTANTS="--only training/losses.py" tries one module.
+MUTANTS ?=
+mutants: $(BIN)/.ready
+	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt mutmut
+	$(BIN)/python -m tests.mutants $(MUTANTS)
 
 CONFIG ?= config.yaml
 plan: $(BIN)/.ready

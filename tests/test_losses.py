@@ -164,7 +164,8 @@ class Named(nn.Module):
         self.matrix = nn.Linear(3, 2)
         self.norm = nn.LayerNorm(2)
         self.A_log = nn.Parameter(torch.ones(2, 2))
-        self.inner = nn.ParameterDict({"prompt": nn.Parameter(torch.ones(2, 2))})
+        prompts = nn.ParameterDict({"prompt": nn.Parameter(torch.ones(2, 2))})
+        self.inner = nn.ModuleDict({"first": prompts})
 
 
 def test_matrices_decay_and_nothing_else():

@@ -11,6 +11,7 @@ in equivalent.yaml with its reason. Exit status 1 where less than 95 % of a modu
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -87,8 +88,6 @@ def mutants_of(module: str, tests: list[str]) -> list[dict]:
 
 
 def _environment() -> dict[str, str]:
-    import os
-
     # Mutants run in forks of one process, which the threads of OpenMP do not survive.
     return os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -96,10 +95,12 @@ def _environment() -> dict[str, str]:
 def reason(mutant: dict, module: str, rules: list[dict]) -> str | None:
     """Why no test can notice it, if equivalent.yaml says so."""
     place = f"{module} {mutant['function']}"
+    removed, added = ("".join(" ".join(mutant[side]).split()) for side in ("removed", "added"))
     for rule in rules:
-        if rule.get("in", "") in place and any(
-            re.search(rule["change"], line) for line in mutant["added"] or [""]
-        ):
+        here = rule.get("in", "") in place
+        if here and "change" in rule and any(re.search(rule["change"], x) for x in mutant["added"]):
+            return rule["why"]
+        if here and "without" in rule and re.sub(rule["without"], "", removed) == added:
             return rule["why"]
     return None
 
