@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ROOMS = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"results"}
+ROOMS = {path.name for path in ROOT.glob("[!.]*") if path.is_dir()} - {"results"}
 PLACEHOLDER = re.compile(r"[<>{}*$]|\.\.\.|\b[A-Z]{2,}\b(?!\.md)|__pycache__")
 
 
