@@ -23,8 +23,9 @@ from store.sidecar import write_sidecar
 log = get_logger("align")
 DEFAULT_MAX_GAP_S = 0.2
 PRECOMPUTED = "extractors.stream"
-# Rows may lie this far outside the clock (encoder delay, a stream that ends a little later than
-# its container says); more means the file belongs to another recording.
+# Rows may lie this far behind the clock (a stream that ends a little later than its container
+# says); more means the file belongs to another recording. Sound may begin before the picture, from
+# which the clock runs.
 END_TOLERANCE_S = 0.5
 
 
@@ -43,7 +44,7 @@ def align(
     A precomputed stream has the rate it came with: where its rows lie further apart than the gap
     limit (NoXi's XLM-R of 2 Hz), its hop is the limit, logged. Raises InputError for a damaged
     file, a file that is not the `declared` feature, a feature without rows, a gap limit shorter than the hop of a feature of ours, or rows
-    that lie outside the clock by more than END_TOLERANCE_S.
+    that lie behind the clock by more than END_TOLERANCE_S, or all before it.
     """
     with reading(feature):
         problems = check_features(feature)
@@ -114,8 +115,7 @@ def _check_times(feature, time, duration_s, hop_s, native_rate, max_gap_s) -> No
             f"{feature}: the gap limit {max_gap_s:g} s is shorter than the feature's hop {hop_s:g} s",
             f"set features.{Path(feature).stem}.align.max_gap_s in the config to at least the hop",
         )
-    late, early = time[-1] - duration_s, -time[0]
-    if late > END_TOLERANCE_S or early > END_TOLERANCE_S:
+    if time[-1] - duration_s > END_TOLERANCE_S or time[-1] < 0:
         raise InputError(
             f"{feature} spans {time[0]:.3f}..{time[-1]:.3f} s of session time, the clock 0..{duration_s:.3f} s",
             "correct `offset` in the sessions sheet; if it is right, delete the feature and the clock and run again",

@@ -1,7 +1,7 @@
 """Audio as float32 mono blocks at one rate, with true times.
 
 Sample n of the stream (all blocks joined) is at `start_s` + n / rate_hz seconds of the recording:
-a late track keeps its start, and gaps inside the track are filled with zeros and reported, so that
+time zero is the first picture (media/video.py), a late track keeps its start, and gaps inside the track are filled with zeros and reported, so that
 the sample index stays time. Resampling is libswresample's windowed-sinc filter, aligned to the
 first sample and continuous over block borders; blocks are cut afterwards, so values do not depend
 on `block_s`.
@@ -14,7 +14,8 @@ import av
 import numpy as np
 
 from media.complete import check_codec, check_complete, check_streams, stated_duration
-from media.container import open_media, start_time
+from media.container import open_media
+from media.video import time_zero
 from runtime import InputError, get_logger
 
 log = get_logger("media")
@@ -65,7 +66,7 @@ class AudioStream:
 
     Attributes
     ----------
-    start_s : true time of sample 0 in seconds of the recording.
+    start_s : true time of sample 0 in seconds of the recording; negative before the first picture.
     rate_hz : rate of the samples given out.
     native_rate_hz, channels : of the file.
     gaps : [(start_s, end_s)] of stretches filled with zeros (complete after the iteration).
@@ -108,7 +109,7 @@ class AudioStream:
         """Mono float32 pieces at the native rate, gaps filled; sets start_s and the file's facts."""
         with open_media(self.path) as container:
             stream = audio_stream(container, self.path)
-            zero = start_time(container)
+            zero = time_zero(self.path)
             stated = stated_duration(self.path, container, stream)
             position = 0  # samples given out at the native rate
             shape = None

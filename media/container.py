@@ -1,8 +1,9 @@
 """Open a recording as a local file only: no playlists, no URLs, no `concat:`.
 
-Time zero of a recording is its container's start time, so the earliest stream begins at 0 s and a
-late audio track begins later; all times in this package are seconds from there, taken from
-presentation time stamps.
+Time zero of a recording is its first picture, of a sound file its first sample (media/video.py); all
+times in this package are seconds from there, taken from presentation time stamps. The container's
+own start is no time zero: in Matroska and transport streams an encoder's priming samples come
+first there, so the same recording would begin 20 to 70 ms later than as MP4.
 """
 
 import os
@@ -90,7 +91,7 @@ def _packed_header(path: Path) -> bool:
 
 
 def start_time(container: "av.container.InputContainer") -> float:
-    """Container start in seconds (0 when unknown): time zero of the recording.
+    """Container start in seconds (0 when unknown): what its first stream begins with.
 
     FFmpeg rounds it to microseconds; the start of the stream it came from is exact.
     """

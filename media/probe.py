@@ -30,6 +30,7 @@ from media.video import (
     display_matrix,
     parse_roi,
     rotation_of,
+    time_zero,
     video_frames,
     video_stream,
 )
@@ -40,6 +41,9 @@ from store.sidecar import file_identity
 
 log = get_logger("probe")
 
+# More than an encoder's priming: a recorder that started the sound first.
+EARLY_S = 0.1
+TINY_S = 1e-6  # FFmpeg's own rounding of times
 # Frame intervals that differ by more than this share of the median make a variable frame rate.
 VARIABLE_RATE_TOLERANCE = 0.1
 
@@ -63,7 +67,8 @@ class VideoInfo:
 
 @dataclass
 class AudioInfo:
-    """An audio stream: native rate, channels, true time of its first sample, duration in seconds."""
+    """An audio stream: native rate, channels, true time of its first sample (negative before the
+    first picture), duration in seconds."""
 
     rate_hz: int
     channels: int
@@ -73,7 +78,7 @@ class AudioInfo:
 
 @dataclass
 class MediaInfo:
-    """A recording: end of its last stream in seconds from its start; None for an absent stream."""
+    """A recording: end of its last stream in seconds from its first picture; None for an absent stream."""
 
     duration_s: float
     video: VideoInfo | None
@@ -101,7 +106,9 @@ def probe(path: str | Path) -> MediaInfo:
                 "correct the path in the sessions sheet, or exclude the participant",
             )
         selected = pictures[:1] + sounds[:1]
-        times, audio_end = _packet_times(path, container, pictures[:1], sounds[:1])
+        zero = time_zero(path)
+        times, audio_end = _packet_times(path, container, pictures[:1], sounds[:1], zero)
+        begin = start_time(container) - zero  # of what the container states a length
         stated = [stated_duration(path, container, s) for s in selected]
         whole = stated_end(container) if len(selected) == len(container.streams) else None
     video = _video_info(path, times, stated[0]) if pictures else None
@@ -117,7 +124,7 @@ def probe(path: str | Path) -> MediaInfo:
         check_complete(path, "audio", stated[-1], audio.duration_s, 0.0)
     ends = [audio.start_s + audio.duration_s] if audio else []
     ends += [video.first_s + video.duration_s] if video else []
-    check_complete(path, "recording", whole, max(ends), 0.0)
+    check_complete(path, "recording", whole, max(ends) - min(0.0, begin), 0.0)
     return MediaInfo(round(max(ends), 6), video, audio)
 
 
@@ -133,9 +140,11 @@ def has_sound(path: str | Path) -> bool:
         return bool(container.streams.audio)
 
 
-def _packet_times(path, container, pictures, sounds) -> tuple[np.ndarray, float]:
-    """Sorted presentation times of the video packets (s), and the end of the last audio packet."""
-    zero = start_time(container)
+def _packet_times(path, container, pictures, sounds, zero: float) -> tuple[np.ndarray, float]:
+    """Sorted presentation times of the pictures (s), and the end of the last audio packet.
+
+    Packets before the first picture (zero) cannot be decoded: a cut in front of their key frame.
+    """
     times: list[float] = []
     audio_end = 0.0
     at = 0.0
@@ -146,7 +155,8 @@ def _packet_times(path, container, pictures, sounds) -> tuple[np.ndarray, float]
                 continue
             at = float(stamp * packet.time_base) - zero
             if pictures and packet.stream_index == pictures[0].index:
-                times.append(at)
+                if at > -TINY_S:
+                    times.append(max(0.0, at))
             else:
                 audio_end = max(audio_end, at + float((packet.duration or 0) * packet.time_base))
     except av.FFmpegError as e:
@@ -204,6 +214,11 @@ def _audio_record(path, channel: int | None, unusable: str) -> dict:
                 " or set media.unusable to invalid",
             )
         log.warning("%s: features of the sound will not be valid", problem)
+    if stream.start_s < -EARLY_S:
+        log.warning(
+            "%s: the sound begins %.2f s before the first picture; what precedes the picture has no"
+            " place on the time axis", path, -stream.start_s,
+        )  # fmt: skip
     return {
         "rate_hz": stream.native_rate_hz,
         "channels": stream.channels,

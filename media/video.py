@@ -1,7 +1,6 @@
 """Video frames with true times, upright.
 
-The time of a frame is its presentation time stamp minus the container's start
-(media/container.py), so 25, 29.97 and variable frame rates are all the same here. Pictures are
+The time of a frame is its presentation time stamp minus that of the first picture, so 25, 29.97 and variable frame rates are all the same here. Pictures are
 turned according to the display matrix of the file (rotated phone videos); the sample aspect ratio
 is not applied. A file with several video streams is read by its first one (cover art does not
 count).
@@ -53,6 +52,32 @@ def video_stream(container: "av.container.InputContainer", path) -> "av.video.st
         f"{path} has no video stream",
         "put a video file into the column `video`, or exclude the participant in the sheet",
     )
+
+
+def time_zero(path: str | os.PathLike) -> float:
+    """Time stamp (s) at which a recording begins: its first picture, else its first sample.
+
+    Priming samples of the sound and edit lists do not move it; sound that begins later than the
+    picture keeps its delay, sound that begins earlier has negative times. Where no picture can be
+    decoded, it is what the container says of the video.
+    """
+    with open_media(path) as container:
+        for stream in container.streams.video:
+            if stream.disposition & av.stream.Disposition.attached_pic:
+                continue
+            stated = stream.start_time
+            if stream.codec_context is not None:
+                stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
+                stream.codec_context.thread_count = 1
+                try:
+                    first = next(container.decode(stream)).pts
+                    stated = stated if first is None else first
+                except (StopIteration, av.FFmpegError):
+                    pass  # whoever wants the pictures says what is the matter with them
+            if stated is not None:
+                return float(stated * stream.time_base)
+            break
+        return start_time(container)
 
 
 def parse_roi(text: str) -> tuple[int, int, int, int]:
@@ -157,29 +182,26 @@ def video_frames(
         stream = video_stream(container, path)
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = threads
-        zero = start_time(container)
+        zero = 0  # stamp of the first picture
         stated = stated_duration(path, container, stream)
         reformatter = VideoReformatter()  # one for all frames: making the converter costs time
         size, matrix = None, (1, 0, 0, 1)
-        index, first, last, step, damaged = 0, 0.0, -np.inf, 0.0, 0
+        index, last, step, damaged = 0, -np.inf, 0.0, 0
         for frame in _decoded(path, container, stream):
             if frame.pts is None:
                 raise InputError(
                     f"{path}: frame {index} has no time stamp",
                     "remux it with time stamps (ffmpeg -fflags +genpts -i IN -c copy OUT.mkv)",
                 )
-            time_s = float(frame.pts * frame.time_base) - zero
+            zero = frame.pts if size is None else zero
+            time_s = float((frame.pts - zero) * frame.time_base)
             if time_s <= last:
                 raise InputError(
                     f"{path}: time stamps do not increase at frame {index} ({time_s:.3f} s after {last:.3f} s)",
                     "re-encode it (ffmpeg -i IN OUT.mp4), or exclude the participant in the sheet",
                 )
             if size is None:
-                size, first, matrix = (
-                    (frame.width, frame.height),
-                    time_s,
-                    display_matrix(frame, path),
-                )
+                size, matrix = (frame.width, frame.height), display_matrix(frame, path)
             elif size != (frame.width, frame.height):
                 raise InputError(
                     f"{path}: the picture changes from {size[0]}x{size[1]} to {frame.width}x{frame.height} at {time_s:.2f} s",
@@ -207,6 +229,6 @@ def video_frames(
                 f"{path} has a video stream but no frame in it can be decoded",
                 "check that it plays; copy it again, or exclude the participant in the sheet",
             )
-        check_complete(path, "video", stated, last - first + step, step)
+        check_complete(path, "video", stated, last + step, step)
         if damaged:
             log.warning("%d of %d frames are damaged and were concealed", damaged, index)

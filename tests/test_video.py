@@ -47,13 +47,17 @@ def test_variable_frame_rate_keeps_its_time_stamps(tmp_path):
     assert info.rate_hz == pytest.approx(80 / times[-1], abs=1e-3)
 
 
-def test_late_video_counts_from_the_start_of_the_container(tmp_path):
+def test_a_late_picture_is_time_zero_and_the_sound_begins_before_it(tmp_path):
     path = write_video(
         tmp_path / "late.mkv", times_s=[1.5 + k / 25 for k in range(100)], time_base="1/1000",
         audio=tone(6.0), audio_codec="flac",
     )  # fmt: skip
-    np.testing.assert_allclose(times_of(path), 1.5 + np.arange(100) / 25, atol=6e-4)
-    assert probe(path).video.first_s == pytest.approx(1.5, abs=1e-3)
+    np.testing.assert_allclose(times_of(path), np.arange(100) / 25, atol=6e-4)
+    info = probe(path)
+    assert info.video.first_s == 0.0 and info.video.frames == 100
+    assert info.audio.start_s == pytest.approx(-1.5, abs=1e-3)
+    assert info.audio.duration_s == pytest.approx(6.0, abs=1e-3)
+    assert info.duration_s == pytest.approx(4.5, abs=1e-3)
 
 
 def test_rotated_phone_video_is_upright(tmp_path):
