@@ -10,8 +10,14 @@ min_version("9.20")
 
 
 # Runs and tables of the papers' questions, built on request; config.yaml may change any of them.
-configfile: "studies.yaml"
-configfile: "config.yaml"
+configfile: f"{workflow.basedir}/studies.yaml"
+configfile: f"{workflow.basedir}/config.yaml"
+
+
+# A working folder elsewhere (--directory) may have settings of its own on top.
+if not os.path.samefile(workflow.basedir, os.curdir) and os.path.isfile("config.yaml"):
+
+    configfile: "config.yaml"
 
 
 include: "workflow/rules/common.smk"

@@ -22,7 +22,7 @@ from model.checkpoint import load_tensors, save_tensors
 from runtime import InputError
 from training import statistics, train
 from workflow.application import Application
-from workflow.config import load_config, merge
+from workflow.config import check_config, load_config, merge
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 8
@@ -147,7 +147,7 @@ def test_from_raw_media_to_engagement_per_frame(house):
 
 def applied(house, **over):
     config = merge(load_config(), house[1] | {"corpus": str(house[0] / "my talks")})
-    return Application(merge(config, over))
+    return Application(check_config(merge(config, over), typed_in=over))
 
 
 def test_the_people_of_the_folder_are_the_study(house):

@@ -89,3 +89,34 @@ def test_schema_describes_every_key():
 def test_options_are_sorted_and_quoted():
     settings = {"b": [1, "x y"], "a_b": -1, "c": None, "d": True, "e": False}
     assert options(settings) == "--a-b=-1 --b 1 'x y' --d"
+
+
+def test_words_of_the_command_line_are_read_where_the_schema_wants_no_text():
+    """Snakemake gives the values of nested keys of `--config` as text."""
+    from snakemake.cli import parse_config
+
+    typed = parse_config(
+        [
+            "submission={year: 2026, run: da_mamba, seed: 1, clip: true}",
+            "predict={run: '2', seed: 2}",
+            "defaults={seeds: [1, 2], training: {epochs: 3, learning_rate: 0.001}, model: {name: mlp}}",
+            "tables={main: ~}",
+            'sets={noxi/few: {of: noxi/test, sessions: ["001", 010]}}',
+            "demo=null",
+        ]
+    )
+    assert typed["submission"]["seed"] == "1" and typed["demo"] == "null"
+    config = check_config(merge(load_config(), typed), typed_in=typed)
+    assert config["submission"] == {"year": 2026, "run": "da_mamba", "seed": 1, "clip": True}
+    assert config["predict"] == {"run": "2", "seed": 2}
+    assert config["defaults"]["seeds"] == [1, 2]
+    training = config["defaults"]["training"]
+    assert training["epochs"] == 3 and training["learning_rate"] == 0.001
+    assert config["defaults"]["model"]["name"] == "mlp"
+    assert config["tables"]["main"] is None and config["demo"] is None
+    assert config["sets"]["noxi/few"]["sessions"] == ["001", "010"]  # names stay text
+    wrong = parse_config(["submission={year: soon, run: da_mamba, seed: 1}"])
+    with pytest.raises(InputError, match="submission.year"):
+        check_config(merge(load_config(), wrong), typed_in=wrong)
+    with pytest.raises(InputError, match="seed"):  # a file says text where it quotes
+        check_config(merge(load_config(), {"predict": {"run": "a", "seed": "1"}}))

@@ -1,6 +1,12 @@
 """The digest names rule, item, last error, log and the cure."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
+
+import pytest
 
 from workflow.digest import digest, failures, last_error
 
@@ -83,3 +89,37 @@ def test_a_job_that_slurm_killed(tmp_path):
     assert "- faces · noxi/001 expert\n    SLURM ended the job: OUT_OF_MEMORY" in out
     assert "INFO faces | 20 %" in out  # of the job that failed by itself: its own last line
     assert "slurm_logs" not in out
+
+
+@pytest.mark.parametrize(
+    ("work", "reason", "excludes"),
+    [
+        ("os.kill(os.getpid(), 9)", "ended from outside (signal 9, SIGKILL)", False),
+        ("os.kill(os.getpid(), 15)", "ended from outside (signal 15, SIGTERM)", False),
+        ("sys.exit(128 + 15)", "ended from outside (signal 15, SIGTERM)", False),
+        ("os.kill(os.getpid(), 11)", "crashed (signal 11, SIGSEGV)", True),
+        ("sys.exit(3)", "10:00:00 INFO faces | 20 %", True),
+    ],
+)
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_job_that_was_ended_is_not_told_by_its_last_line(tmp_path, work, reason, excludes, quiet):
+    """Snakemake's own log, of a job that a signal ends while its log looks like work."""
+    (tmp_path / "work.py").write_text(
+        "import os, sys\n"
+        "open(sys.argv[-1], 'w').write('python -m work\\n10:00:00 INFO faces | 20 %\\n')\n" + work
+    )
+    log = str(tmp_path / "logs of all/noxi.001.expert.log")
+    (tmp_path / "Snakefile").write_text(
+        f"rule faces:\n    output: 'x.h5'\n    log: {log!r}\n"
+        f"    shell: '{Path(sys.executable).parent}/python -m work --log {{log:q}}'\n"
+    )
+    words = ["--quiet", "rules"] if quiet else []
+    subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "1", "--nocolor", *words],
+        cwd=tmp_path, env=dict(os.environ, PYTHONPATH=str(tmp_path)), capture_output=True, timeout=120,
+    )  # fmt: skip
+    (found,) = (tmp_path / ".snakemake/log").glob("*.log")
+    text = digest(STUDY, str(found))
+    assert f"noxi/001 expert\n    {reason}" in text
+    assert ("exclude = yes" in text) == excludes
+    assert text.count("- faces") + text.count("- work") == 1

@@ -89,7 +89,10 @@ def test_tables_curves_and_summary(study):
         assert (results / f"curves/{run}/noxi.png").stat().st_size > 1000
     assert "da_mamba" in done.stdout + done.stderr
     assert "tables/main/ccc" in done.stdout + done.stderr
-    assert (results / "qc/qc.tsv").exists()
+    with open(results / "qc/qc.tsv", encoding="utf-8", newline="") as f:
+        quality = {(r["dataset"], r["role"]): r for r in csv.DictReader(f, delimiter="\t")}
+    assert 0 <= float(quality["noxi", "expert"]["labels_missing"]) < 1
+    assert quality["mpiigi", "subjectPos1"]["labels_missing"] == ""  # no labels
 
 
 def test_jobs_read_only_what_their_rules_wait_for(study):

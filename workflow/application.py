@@ -76,11 +76,6 @@ class Application(Study):
     """
 
     def __init__(self, config: dict):
-        seed = config["predict"].get("seed") if isinstance(config.get("predict"), dict) else None
-        if (
-            isinstance(seed, str) and seed.isdecimal()
-        ):  # --config 'predict={run: da_mamba, seed: 2}'
-            config = config | {"predict": config["predict"] | {"seed": int(seed)}}
         checked = check_config(config)
         self.corpus = checked["corpus"]
         asked = checked["predict"]

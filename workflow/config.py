@@ -6,7 +6,9 @@ python -m workflow.config [--configfile presets/noxi.yaml]     # checks and prin
 import argparse
 import difflib
 import math
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -115,10 +117,12 @@ def merge(base: dict, over: dict) -> dict:
     return merged
 
 
-def check_config(config: dict, name: str = "config") -> dict:
+def check_config(config: dict, name: str = "config", typed_in: dict | None = None) -> dict:
     """Validate against the schema and return the config, precomputed streams with their defaults.
 
-    Raises InputError with the first problem and how many there are.
+    typed_in : what `--config` of the command line gave. Snakemake reads mappings and lists there as
+    text throughout (`'predict={run: a, seed: 2}'` holds "2"): where the schema wants no text, the
+    word is read as YAML. Raises InputError with the first problem and how many there are.
     """
     from jsonschema import Draft202012Validator
 
@@ -134,14 +138,70 @@ def check_config(config: dict, name: str = "config") -> dict:
                 ours[feature] = {"$ref": "#/$defs/stream_feature"}
     if odd := _not_finite(config):
         raise InputError(f"{name}: {odd} is no finite number", "write a number")
-    errors = sorted(
-        Draft202012Validator(schema).iter_errors(config), key=lambda e: list(map(str, e.path))
-    )
+    validator = Draft202012Validator(schema)
+    if typed_in:
+        config = _read_words(config, typed_in, validator)
+    errors = sorted(validator.iter_errors(config), key=lambda e: list(map(str, e.path)))
     if errors:
         problems = [_sentence(e) for e in errors]
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InputError(f"{name}: {problems[0][0]}{more}", problems[0][1])
+    if not os.path.exists(config["sessions"]) and (ours := ROOT / config["sessions"]).is_file():
+        config["sessions"] = str(ours)  # the demo's sheet, asked for from another folder
     return config
+
+
+def _read_words(config: dict, typed_in: dict, validator) -> dict:
+    """`config` with the words of `typed_in` read as YAML, but for those that may be text.
+
+    The schema says of most keys what they take; where it says nothing (settings of models and of
+    training) a word is read like one of a file.
+    """
+    words = dict(_words(config, typed_in))
+
+    def at_fault(config: dict) -> set[tuple]:
+        return {tuple(e.absolute_path) for e in _innermost(validator.iter_errors(config))}
+
+    wrong = at_fault(config)
+    described = at_fault(_with(config, dict.fromkeys(words, object())))
+    read = {}
+    for path, word in words.items():
+        if path in wrong or path not in described:
+            try:
+                read[path] = yaml.safe_load(word)
+            except (yaml.YAMLError, ValueError):
+                continue  # text it stays, and the schema says what is wanted
+    return _with(config, read)
+
+
+def _words(config: object, typed_in: object, at: tuple = ()) -> Iterator[tuple[tuple, str]]:
+    """Path and text of every text of `config` that `typed_in` gave."""
+    if isinstance(typed_in, dict) and isinstance(config, dict):
+        for key in typed_in.keys() & config.keys():
+            yield from _words(config[key], typed_in[key], (*at, key))
+    elif isinstance(typed_in, list) and typed_in == config:
+        for i, value in enumerate(config):
+            yield from _words(value, value, (*at, i))
+    elif isinstance(config, str) and config == typed_in:
+        yield at, config
+
+
+def _with(config: object, values: dict[tuple, object], at: tuple = ()) -> object:
+    """A copy of `config` with other values at some paths."""
+    if at in values:
+        return values[at]
+    if isinstance(config, dict):
+        return {k: _with(v, values, (*at, k)) for k, v in config.items()}
+    if isinstance(config, list):
+        return [_with(v, values, (*at, i)) for i, v in enumerate(config)]
+    return config
+
+
+def _innermost(errors) -> Iterator:
+    """The errors, and those of the alternatives (anyOf, oneOf) that they consist of."""
+    for error in errors:
+        yield error
+        yield from _innermost(error.context)
 
 
 def _check_feature_names(features: dict, ours: dict) -> None:
@@ -182,8 +242,15 @@ def _sentence(error) -> tuple[str, str]:
 
 
 def load_config(configfiles: list[str | Path] = ()) -> dict:
-    """studies.yaml and config.yaml of the repository with `configfiles` on top, checked."""
+    """The settings as Snakemake has them when it is called here with --configfile `configfiles`.
+
+    studies.yaml and config.yaml of the repository, on top a config.yaml of the working folder where
+    that is another one, then `configfiles`; checked.
+    """
     config = merge(load_yaml(ROOT / "studies.yaml"), load_yaml(ROOT / "config.yaml"))
+    own = Path("config.yaml")
+    if own.is_file() and not own.samefile(ROOT / "config.yaml"):
+        config = merge(config, load_yaml(own))
     for path in configfiles:
         config = merge(config, load_yaml(Path(path)))
     return check_config(config, str(configfiles[-1]) if configfiles else "config.yaml")

@@ -5,7 +5,9 @@ python -m workflow.digest [--configfile presets/noxi.yaml]     # the tables, and
 
 import argparse
 import re
+import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +16,13 @@ from runtime.job import run_job
 from workflow.unusable import unusable
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+# Module, log (in the shell's quotes) and end of a job's command line.
+FAILED_COMMAND = re.compile(
+    r"Command '.*?python -m ([\w.]+) .*?--log (.+?)'"
+    r" (died with <Signals\.\w+: \d+>|returned non-zero exit status \d+)"
+)
+# What a process does to itself; any other signal comes from outside.
+CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL")
 
 
 def summary(study, tables: Iterable[str]) -> str:
@@ -44,7 +53,10 @@ def summary(study, tables: Iterable[str]) -> str:
 
 
 def failures(text: str) -> list[dict[str, str]]:
-    """Failed jobs of a Snakemake log: rule, log file, why SLURM killed it; in order, each once."""
+    """Failed jobs of a Snakemake log, in order, each once.
+
+    rule, log; slurm: why SLURM ended it; signal: the one that ended it otherwise (number and name).
+    """
     found = []
     for block in re.split(r"(?m)^(?=Error in rule )", ANSI.sub("", text))[1:]:
         rule = re.match(r"Error in rule ([\w.-]+)", block)
@@ -57,15 +69,29 @@ def failures(text: str) -> list[dict[str, str]]:
             entry["slurm"] = status[1]
         if entry not in found:
             found.append(entry)
-    # With `--quiet rules` Snakemake tells only the command that failed.
-    logs = {entry["log"] for entry in found}
-    for module, log in re.findall(
-        r"Command '.*?python -m ([\w.]+) .*?--log (\S+)' returned non-zero", text
-    ):
-        if log not in logs:
-            logs.add(log)
-            found.append({"rule": module.split(".")[-1], "log": log})
+    # Snakemake tells how the command ended beside its block, and with `--quiet rules` instead of it.
+    known = {entry["log"]: entry for entry in found}
+    for module, words, end in FAILED_COMMAND.findall(ANSI.sub("", text)):
+        log = " ".join(shlex.split(words))
+        if log not in known:
+            known[log] = {"rule": module.split(".")[-1], "log": log}
+            found.append(known[log])
+        if by := signal_of(end):
+            known[log]["signal"] = by
     return found
+
+
+def signal_of(end: str) -> str:
+    """The signal that ended a command, "9, SIGKILL"; "" for a command that ended by itself.
+
+    end: "died with <Signals.SIGKILL: 9>", or "returned non-zero exit status 137", which is how the
+    shell around a command says the same (128 + 9).
+    """
+    number = int(re.findall(r"\d+", end)[-1]) - (0 if end.startswith("died") else 128)
+    try:
+        return f"{number}, {signal.Signals(number).name}"
+    except ValueError:
+        return ""
 
 
 def last_error(log_file: Path) -> str:
@@ -98,14 +124,21 @@ def digest(study, snakemake_log: str | list[str]) -> str:
     text = "".join(Path(p).read_text(encoding="utf-8", errors="replace") for p in paths)
     lines = ["", "What failed:"]
     for failure in failures(text):
-        log_file = failure["log"]
+        log_file, crashed = failure["log"], False
         reason = last_error(Path(log_file)) if log_file else "(the job has no log)"
         if "slurm" in failure:
             reason = f"SLURM ended the job: {failure['slurm']}"
+        elif "signal" in failure:
+            crashed = failure["signal"].endswith(CRASHES)
+            reason = (
+                f"{'crashed' if crashed else 'ended from outside'} (signal {failure['signal']})"
+            )
+            if failure["signal"].endswith("SIGKILL"):
+                reason += "; the system does that where memory runs out"
         person = participant_of(study, log_file) if log_file else None
         item = f"{person.dataset}/{person.session} {person.role}" if person else Path(log_file).stem
         lines += [f"- {failure['rule']} · {item}", f"    {reason}", f"    log: {log_file}"]
-        if person:
+        if person and (crashed or "signal" not in failure):
             why = " ".join(reason.replace("\t", " ").split())[:80]
             cure = (
                 f"{study.config['sessions']}, line {person.line}: "

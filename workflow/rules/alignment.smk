@@ -112,6 +112,7 @@ rule session:
 rule qc_session:
     input:
         lambda w: study.aligned([(w.dataset, w.session)], features_of(w)),
+        labels=label_files_of,
         probes=probes_of,
         faces=faces_of,
         audio=lambda w: [path for _, path in sounds_of(w)],
@@ -133,6 +134,7 @@ rule qc_session:
         options=lambda w: options(
             {
                 "features": features_of(w),
+                "labels_roles": [p.role for p in people_of(w) if p.labels],
                 "audio": [
                     f"{p.role}={path}"
                     + (f"#{p.audio_channel}" if p.audio_channel is not None else "")

@@ -13,7 +13,7 @@ from corpora.demo import session_files, weights_files
 from runtime import InputError
 from runtime.gpus import gpus_visible
 from workflow import recordings
-from workflow.config import load_yaml
+from workflow.config import check_config, load_yaml
 from workflow.digest import digest, summary
 from workflow.environment import one_job_per_gpu, spare_the_scheduler, use_this_python
 from workflow.versions import warn_about_versions
@@ -30,14 +30,15 @@ try:
     # Snakemake takes the last of two equal keys without a word.
     for file in workflow.overwrite_configfiles if workflow.is_main_process else ():
         load_yaml(Path(file))
+    settings = check_config(config, typed_in=workflow.config_settings.config)
     # A trained run on new recordings, or the sheet's corpora.
-    applying = bool(config.get("corpus"))
+    applying = bool(settings["corpus"])
     if applying:
         from workflow.application import Application
 
-        study = Application(config)
+        study = Application(settings)
     else:
-        study = Study(config)
+        study = Study(settings)
     if workflow.is_main_process:
         refuse_faceless(study)
 except InputError as e:
