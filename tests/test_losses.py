@@ -73,11 +73,26 @@ def test_what_has_no_spread_scores_zero_with_a_finite_gradient(p, mask):
 
 
 def test_the_smallest_usable_spread_is_not_drowned():
-    """Labels of a spread of 1 % of the scale, predicted perfectly, still score 1 to 4 digits."""
+    """Labels of a spread of 1 % of the scale, predicted perfectly: 2 v / (2 v + 1e-8), v = 1e-4."""
     t = torch.tensor([[0.49, 0.51, 0.49, 0.51]], dtype=torch.float64)
-    assert losses.ccc(t, t, torch.ones_like(t, dtype=torch.bool)).item() == pytest.approx(
-        1, abs=1e-4
-    )
+    found = losses.ccc(t, t, torch.ones_like(t, dtype=torch.bool)).item()
+    assert found == pytest.approx(1 / (1 + 1e-8 / 2e-4), abs=1e-9)
+
+
+def test_the_score_has_the_type_of_the_prediction():
+    p, t, mask = tensors(P.astype(np.float32), T, MASK)
+    asked = []
+    losses.ccc(p, t, mask, lambda mine: asked.append(mine.dtype) or mine)
+    assert asked == [torch.float32, torch.float32]
+    assert losses.ccc(p, t, mask).dtype == torch.float32
+    assert losses.ccc(t, p, mask).dtype == torch.float64
+
+
+def test_the_loss_of_a_batch_is_that_of_all_processes(monkeypatch):
+    asked = []
+    monkeypatch.setattr(losses, "total", lambda mine: asked.append(mine) or mine)
+    losses.ccc_loss(*tensors(P, T, MASK))
+    assert [len(mine) for mine in asked] == [3, 3]
 
 
 def test_mse_is_the_mean_over_masked_frames():
@@ -118,6 +133,7 @@ def test_kappa_without_disagreement_by_chance_is_zero():
     ones, none = torch.ones(1, 5), torch.zeros(1, 5, dtype=torch.bool)
     assert losses.cohen_kappa(ones, ones, ~none).item() == 0.0
     assert losses.cohen_kappa(ones, ones, none).item() == 0.0
+    assert losses.cohen_kappa(ones[:, :1], ones[:, :1], ~none[:, :1]).item() == 0.0
 
 
 class Case:
