@@ -62,6 +62,29 @@ def test_far_from_zero_keeps_its_digits():
     assert abs(textbook - np.cov(x, y, bias=True)[0, 1]) > 1e-6  # the test would notice
 
 
+def test_sums_forgive_a_mean_that_is_not_exact(monkeypatch):
+    """The second terms of the two-pass sums take out what the mean is off by, whatever it is."""
+    x, y = random_pair(np.random.default_rng(8), 50)
+    exact = Moments.of(x, y)
+    monkeypatch.setattr("evaluation.metrics._centre", lambda v: (v.mean(), v - v.mean() - 0.25))
+    off = Moments.of(x, y)
+    for name in ("ss_truth", "ss_prediction", "cross"):
+        assert getattr(off, name) == pytest.approx(getattr(exact, name), rel=1e-12)
+
+
+def test_single_precision_is_widened_before_anything_is_summed():
+    x, y = (v.astype(np.float32) for v in random_pair(np.random.default_rng(9), 300, 100.0))
+    assert Moments.of(x, y) == Moments.of(x.astype(np.float64), y.astype(np.float64))
+    assert Moments.of([0, 1, 3], [1, 1, 4]).ccc == pytest.approx(naive([0, 1, 3], [1, 1, 4]))
+
+
+def test_rounding_does_not_lead_out_of_the_range_of_a_correlation():
+    """A cross sum that rounding makes larger than Cauchy and Schwarz allow."""
+    assert Moments(2, 0.5, 0.5, 1.0, 1.0, 1.0 + 1e-12).ccc == 1.0
+    assert Moments(2, 0.5, 0.5, 1.0, 1.0, -1.0 - 1e-12).pearson == -1.0
+    assert Moments(2, 0.5, 0.5, 1.0, 1.0, -1.0 - 1e-12).ccc == -1.0
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, 1 / 3, 1e6 + 0.1])
 def test_constants_are_defined(value):
     varying = np.random.default_rng(0).random(1001)
