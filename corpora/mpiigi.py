@@ -23,6 +23,8 @@ from corpora.layout import (
     subfolders,
 )
 from corpora.sheet import Participant
+from corpora.streams import endings
+from formats.roles import roles_in
 from media.container import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from runtime import InputError
 
@@ -97,8 +99,7 @@ def _session(
     streamed: Collection[tuple[str, str, str]],
 ) -> list[Participant]:
     names = [p.name for p in sorted(session.iterdir()) if p.is_file()]
-    suffixes = VIDEO_SUFFIXES + AUDIO_SUFFIXES
-    roles = dict.fromkeys(n.split(".")[0] for n in names if n.lower().endswith(suffixes))
+    roles = roles_in(names, endings("mpiigi"))
     rows = []
     for role in roles:
         if role == SCENE or not role:

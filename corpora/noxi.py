@@ -18,8 +18,8 @@ from pathlib import Path
 from corpora import metadata
 from corpora.layout import child, folder, log, one_file, participant, subfolders
 from corpora.sheet import Participant
-from corpora.streams import BELOW, SCENE_ROLES, label_names, splits_of
-from formats.stream_files import SUFFIX
+from corpora.streams import BELOW, SCENE_ROLES, endings, label_names, splits_of
+from formats.roles import roles_in
 from media.container import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from runtime import InputError
 
@@ -78,12 +78,7 @@ def _session(
 ) -> list[Participant]:
     names = [p.name for p in sorted(session.iterdir()) if p.is_file()]
     label_suffixes = label_names(corpus)
-    marks = (".video.", ".audio.", *(f".{name}" for name in label_suffixes))
-    roles = dict.fromkeys(
-        n.split(".")[0]
-        for n in names
-        if any(m in n for m in marks) and not n.endswith((SUFFIX, f"{SUFFIX}~"))
-    )
+    roles = roles_in(names, endings(corpus))
     language = metadata.language(session)
     rows = []
     for role in roles:

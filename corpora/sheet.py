@@ -140,6 +140,7 @@ def read_sheet(
     participants = [_participant(line, dict(zip(header, cells, strict=True)), root, problems)
                     for line, cells in rows]  # fmt: skip
     _check_together(participants, problems)
+    _check_streams(participants, problems)
     if check_files:
         for p in participants:
             _check_files(p, problems)
@@ -270,7 +271,7 @@ def _participant(line: int, row: dict[str, str], root: str, problems: _Problems)
 
 
 def _check_together(participants: list[Participant], problems: _Problems) -> None:
-    """Uniqueness, and one split per session."""
+    """Uniqueness, one split per session, and streams that cannot be taken for another's."""
     first: dict[tuple[str, str, str], Participant] = {}
     split: dict[tuple[str, str], Participant] = {}
     for p in participants:
@@ -288,6 +289,22 @@ def _check_together(participants: list[Participant], problems: _Problems) -> Non
                 p.line, "split", p.split,
                 f"differs from '{other.split}' of the same session {p.dataset}/{p.session} in row {other.line}",
                 "give all participants of a session one split",
+            )  # fmt: skip
+
+
+def _check_streams(participants: list[Participant], problems: _Problems) -> None:
+    """`1/a` and `1/a.b` in the column streams: is 1/a.b.clip.stream a's `b.clip`, or a.b's `clip`?"""
+    prefixes = {p.streams: p for p in participants if p.streams and not p.exclude}
+    for p in prefixes.values():
+        folder, role = os.path.split(p.streams)
+        parts = role.split(".")
+        shorter = (os.path.join(folder, ".".join(parts[:n])) for n in range(1, len(parts)))
+        other = next((prefixes[s] for s in shorter if s in prefixes), None)
+        if other is not None:
+            problems.add(
+                p.line, "streams", p.streams,
+                f"begins with the streams of row {other.line} and a dot, so their files cannot be told apart",
+                "rename the streams of one of them",
             )  # fmt: skip
 
 

@@ -20,7 +20,9 @@ from pathlib import Path
 
 from corpora.layout import LABELS, child, folder, subfolders
 from corpora.official import official_split
-from formats.stream_files import SUFFIX, feature_name
+from formats.roles import roles_in
+from formats.stream_files import ENDINGS, SUFFIX, split_name
+from media.container import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from runtime import InputError
 
 SCENE_ROLES = ("s", "env")
@@ -84,6 +86,20 @@ def splits_of(corpus: str) -> dict[str, tuple[str, str]]:
 def label_names(corpus: str) -> tuple[str, ...]:
     """What a label file is called after the role, the first that is there counts."""
     return LABEL_NAMES.get(corpus, (LABELS,))
+
+
+def endings(corpus: str) -> tuple[str, ...]:
+    """How the names of a participant's media and labels end, after the role."""
+    kinds = ("", ".video"), ("", ".audio")
+    if corpus != "mpiigi":
+        kinds = (".video",), (".audio",)
+    media = (
+        f"{kind}{suffix}"
+        for names, suffixes in zip(kinds, (VIDEO_SUFFIXES, AUDIO_SUFFIXES), strict=True)
+        for kind in names
+        for suffix in suffixes
+    )
+    return (*media, *(f".{name}" for name in label_names(corpus)))
 
 
 def is_robot(dataset: str, role: str) -> bool:
@@ -157,14 +173,17 @@ def _mpiigi(base: Path) -> Iterator[tuple[Path, Path | None, str, str]]:
 def _people(
     session: Path, label_folder: Path | None, dataset: str, split: str, corpus: str
 ) -> list[Person]:
+    files = sorted(p for p in session.iterdir() if p.is_file())
+    beside = label_folder.iterdir() if label_folder and label_folder.is_dir() else ()
+    names = [p.name for p in (*files, *beside)]
+    roles = roles_in(names, (*ENDINGS, *endings(corpus)))
     streams: dict[str, dict[str, Path]] = {}
-    for path in sorted(session.iterdir()):
-        if not path.is_file() or not path.name.endswith(SUFFIX):
+    for path in files:
+        if not path.name.endswith(SUFFIX):
             continue
-        role, _, infix = path.name.removesuffix(SUFFIX).partition(".")
-        if not role or not infix or role in SCENE_ROLES:
+        role, feature = split_name(path.name, roles)
+        if not role or not feature or role in SCENE_ROLES:
             continue
-        feature = feature_name(infix)
         other = streams.setdefault(role, {}).setdefault(feature, path)
         if other != path:
             raise InputError(

@@ -133,7 +133,7 @@ def truth_files(root: Path, name: str) -> Iterator[tuple[str, str, Path]]:
     if not root.is_dir():
         raise InputError(f"{root} is not a folder", "give the folder that holds <session>/")
     for path in sorted(root.glob(f"*/*.{name}")):
-        yield path.parent.name, path.name.partition(".")[0], path
+        yield path.parent.name, path.name.removesuffix(f".{name}"), path
 
 
 def numbers(lines: list[str], place: str) -> np.ndarray:

@@ -21,7 +21,7 @@ import numpy as np
 from formats.ssi import oddities
 from formats.ssi.rate import ABSURD, LENGTH_TOLERANCE_S, sound_length, true_rates
 from formats.ssi.stream import Stream, chunk_times, open_stream
-from formats.stream_files import SUFFIX, extent, feature_name
+from formats.stream_files import extent, split_name
 from runtime import InputError, get_logger, progress
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
@@ -35,22 +35,20 @@ DOUBLED = ("refuse", *oddities.SIDE_BY_SIDE, *oddities.ONE_AFTER_THE_OTHER)
 SHIFTED = ("refuse", "missing")
 
 
-def name_of(stream: Stream) -> str:
-    """What the stream's file is called between role and .stream, under the names of 2025."""
-    return feature_name(stream.path.name.partition(".")[2].removesuffix(SUFFIX))
-
-
 def stream_rate(
-    stream: Stream, references: dict[str, Stream], max_difference_s: float = LENGTH_TOLERANCE_S
+    stream: Stream,
+    name: str,
+    references: dict[str, Stream],
+    max_difference_s: float = LENGTH_TOLERANCE_S,
 ) -> tuple[float, float | None]:
     """Rows per second, the header's unless the other streams of the person contradict it.
 
     The second is None, or the seconds of the person's sound where the stream differs from it by
     more than `max_difference_s`: it belongs to another recording.
 
-    references : name -> other streams of the person; those named `audio.` are the person's sound.
+    name : of the stream; references : name -> other streams of the person; those named `audio.` are
+    the person's sound.
     """
-    name = name_of(stream)
     everything = {**references, name: stream}
     stated = {n: extent(s) for n, s in everything.items()}
     rates = true_rates(stated)
@@ -93,9 +91,11 @@ def rows_of(stream: Stream, doubled: str) -> np.ndarray:
     return stream.values
 
 
-def warn_of_columns(stream: Stream, values: np.ndarray, drop: int, invalid: float | None) -> None:
+def warn_of_columns(
+    stream: Stream, name: str, values: np.ndarray, drop: int, invalid: float | None
+) -> None:
     """A warning where columns are kept that no model should read."""
-    name, rows = name_of(stream), oddities.sample(values)
+    rows = oddities.sample(values)
     if drop < oddities.LEAKING and oddities.leaks_time(name, rows):
         log.warning(
             "%s begins with frame counter, constant and time stamp, which tell where in the"
@@ -141,23 +141,27 @@ def extract(
     shifted: str = "refuse",
     dtype: str = "float32",
     fingerprint: str = "",
+    role: str | None = None,
 ) -> dict[str, object]:
     """Write the feature file; returns counts (rows, valid, held, rate_hz, declared_rows).
+
+    role : of the person, with which the file's name begins; None: told from the name.
 
     A stream that lasts more than `max_length_difference` s longer or shorter than the person's
     sound is refused, or (`shifted` = missing) none of its rows is valid. Raises InputError for that,
     an unreadable stream, one without rows, a doubled body, or values that do not fit into `dtype`.
     """
     stream = open_stream(stream_path)
+    _, name = split_name(stream.path.name, () if role is None else (role,))
     values = rows_of(stream, doubled)
     if not len(values) or drop >= stream.header.dim:
         raise InputError(
             f"{stream_path} leaves nothing: {len(values)} rows, {stream.header.dim - drop} columns",
             "get the stream again, or exclude the participant",
         )
-    warn_of_columns(stream, values, drop, invalid_value)
-    others = {name: open_stream(path) for name, path in references.items()}
-    rate, sound_s = stream_rate(stream, others, max_length_difference)
+    warn_of_columns(stream, name, values, drop, invalid_value)
+    others = {other: open_stream(path) for other, path in references.items()}
+    rate, sound_s = stream_rate(stream, name, others, max_length_difference)
     if sound_s is not None:
         problem = (
             f"{stream_path} lasts {extent(stream).seconds(rate):.2f} s, the sound of the same person"
@@ -178,12 +182,12 @@ def extract(
         hop_s=1 / rate,
         dim_names=[f"{feature}{i}" for i in range(drop, stream.header.dim)],
         extractor="extractors.stream",
-        model_id=f"precomputed stream {name_of(stream)}",
+        model_id=f"precomputed stream {name}",
         precision=stream.header.type.lower(),
         fingerprint=fingerprint,
         # Which streams are taken or mended (doubled, shifted) changes no value of the others.
         settings={
-            "name": name_of(stream),
+            "name": name,
             "drop": drop,
             "invalid_value": invalid_value,
             "max_abs": max_abs,
@@ -224,6 +228,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--stream", required=True, help="header file, X.stream")
     parser.add_argument("--out", required=True, help="feature file to write (.h5)")
     parser.add_argument("--feature", required=True, help="name of the feature")
+    parser.add_argument(
+        "--role",
+        help="of the person: what the file's name begins with (default: told from the name)",
+    )
     parser.add_argument(
         "--references",
         nargs="*",
@@ -285,6 +293,7 @@ def main(argv: list[str] | None = None) -> int:
             args.feature,
             references,
             fingerprint=args.fingerprint,
+            role=args.role,
             **settings,
         )
         seconds = time.perf_counter() - begin

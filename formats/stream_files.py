@@ -4,19 +4,51 @@
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from formats.roles import role_of, roles_in
 from formats.ssi.rate import LENGTH_TOLERANCE_S, Extent, sound_length, true_rates
 from formats.ssi.stream import Stream, open_stream
 from runtime import InputError
 
 SUFFIX = ".stream"
+# The challenge's streams, under the names of 2025.
+KNOWN = (
+    "audio.egemapsv2",
+    "audio.w2vbert2_embeddings",
+    "audio.xlm_roberta_embeddings",
+    "clip",
+    "dino",
+    "openface2",
+    "openface3",
+    "openpose",
+    "swin",
+    "videomae",
+)
+# How the file of a known stream ends, in any year.
+ENDINGS = tuple(f".{infix}{name}{SUFFIX}" for name in KNOWN for infix in ("", "video."))
 
 
 def feature_name(infix: str) -> str:
     """Name of a feature whatever the year: `video.clip` and `clip` are `clip`."""
     return infix.removeprefix("video.")
+
+
+def split_name(name: str, roles: Iterable[str] = ()) -> tuple[str, str]:
+    """(role, feature) of a stream's file name `<role>.<name>.stream`.
+
+    roles : of the session, as far as they are known. A name that begins with none of them is
+    split at its known ending, else at its first dot.
+    """
+    role = role_of(name, roles) or role_of(name, roles_in([name], ENDINGS))
+    stem = name.removesuffix(SUFFIX)
+    if role is None:
+        role, _, infix = stem.partition(".")
+    else:
+        infix = stem[len(role) + 1 :]
+    return role, feature_name(infix)
 
 
 def stream_path(prefix: str | os.PathLike, name: str) -> Path | None:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from formats.roles import role_of
 from runtime.job import run_job
 from workflow.unusable import unusable
 
@@ -110,12 +111,8 @@ def last_error(log_file: Path) -> str:
 
 def participant_of(study, log_file: str):
     """The participant whose job wrote this log (logs are named DATASET.SESSION.ROLE...), or None."""
-    name = Path(log_file).name
-    for p in study.participants:
-        stem = f"{p.dataset}.{p.session}.{p.role}"
-        if name == f"{stem}.log" or name.startswith(f"{stem}."):
-            return p
-    return None
+    people = {f"{p.dataset}.{p.session}.{p.role}": p for p in study.participants}
+    return people.get(role_of(Path(log_file).name, people))
 
 
 def digest(study, snakemake_log: str | list[str]) -> str:

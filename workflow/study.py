@@ -350,7 +350,11 @@ class Study:
         """Command-line options of a precomputed stream of a participant."""
         others = recordings.other_streams(person, self.features[feature]["name"])
         references = [f"{name}={path}" for name, path in others.items()]
-        return options(self.feature_settings(feature) | {"references": references or None})
+        role = os.path.basename(person.streams)  # needed only where a dot leaves it open
+        return options(
+            self.feature_settings(feature)
+            | {"role": role if "." in role else None, "references": references or None}
+        )
 
     def align_settings(self, feature: str) -> dict:
         return dict(self.config["features"][feature]["align"])
