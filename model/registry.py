@@ -1,7 +1,7 @@
 """Every model by its name: settings in model/configs, the network in model/architectures.
 
-Architectures are imported by name, so that code that trains one model does not depend on the others
-(workflow.fingerprint); a run adds its own architecture's code to its fingerprint.
+Each has a version of its own in workflow/stages.json, which a run's fingerprint holds: a change of one
+network trains its own runs again and no others.
 """
 
 import importlib

@@ -137,7 +137,7 @@ def test_every_output_has_a_complete_sidecar_and_a_log(study):
     assert len(features) == 5 * 11
     for path in features:
         sidecar = json.loads(path.with_suffix(".json").read_text())
-        assert sidecar["inputs"] and sidecar["fingerprint"].startswith("code=")
+        assert sidecar["inputs"] and sidecar["fingerprint"].startswith("stage=")
         assert all("sha256" in entry for entry in sidecar["inputs"].values())
         text = path.with_suffix(".json").read_text()
         assert str(house) not in json.dumps({k: v for k, v in sidecar.items() if k != "run"})

@@ -4,7 +4,10 @@ The job graph, the fingerprints and Snakemake are the real ones; only the jobs' 
 (tests/stub/sitecustomize.py), so that the whole matrix takes seconds.
 """
 
+import dataclasses
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,9 +16,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from workflow.fingerprint import PACKAGES
+from workflow.stages import read_stages, write_stages
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = {p.parent.name for p in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks"}
 PEOPLE = [
     ("noxi", "train", "001", ("expert", "novice")),
     ("noxi", "train", "003", ("expert", "novice")),
@@ -247,10 +251,54 @@ def test_clip_model_from_a_hub(house):
     assert stale(house) == clip_jobs() | {"weights/clip_face.json"}
 
 
-def test_clip_code(house):
-    path = house / "extractors/clip_face.py"
-    path.write_text(path.read_text() + "\n\ndef another_number():\n    return 2\n")
+def raise_version(house: Path, name: str) -> None:
+    """What `python -m workflow.stages raise` does when a stage computes other values."""
+    path = house / "workflow/stages.json"
+    read_stages.cache_clear()
+    stages = dict(read_stages(path))
+    stages[name] = dataclasses.replace(stages[name], version=stages[name].version + 1)
+    write_stages(stages, path)
+
+
+def test_other_values_of_clip(house):
+    raise_version(house, "extractors.clip_face")
     assert stale(house) == clip_jobs()
+
+
+def test_code_of_the_same_values_reruns_nothing(house):
+    """A renamed variable, a type hint, a new function, a moved one, in modules that every stage imports."""
+    atomic = house / "store/atomic.py"
+    edit(atomic, "def write_text(path", "def write_text(where")
+    atomic.write_text(re.sub(r"\bpath\b", "where", atomic.read_text()))
+    edit(house / "store/hdf5.py", "import h5py", "import h5py\n\nANOTHER: int = 3")
+    for name in ("training/optim.py", "extractors/clip_face.py", "evaluation/score.py"):
+        path = house / name
+        path.write_text(path.read_text() + "\n\ndef another_number(x: int) -> int:\n    return x\n")
+    assert stale(house) == set()
+
+
+def test_updated_program_reruns_the_stages_that_compute_other_values(house):
+    """All code is newer than the results; one version is raised."""
+    for package in sorted(PACKAGES):
+        for path in (house / package).rglob("*.py"):
+            path.write_text(path.read_text() + "\nUPDATED = True\n")
+    assert stale(house) == set()
+    raise_version(house, "evaluation.score")
+    assert stale(house) == {j for j in downstream(RUNS) if j.startswith(("scores/", "tables/"))}
+
+
+def test_later_setting_of_its_neutral_value_reruns_nothing(house):
+    """A new key of the config with which the stage computes what it computed before."""
+    edit(house / "config.yaml", "\nfaces:\n", "\nfaces:\n  sharpen: 0\n")
+    schema = house / "workflow/schemas/config.schema.yaml"
+    edit(schema, "      margin:", "      sharpen: {type: number}\n      margin:")
+    path = house / "workflow/stages.json"
+    entries = json.loads(path.read_text())
+    entries["extractors.faces"]["added"] = {"sharpen": 0}
+    path.write_text(json.dumps(entries))
+    assert stale(house) == set()
+    edit(house / "config.yaml", "sharpen: 0", "sharpen: 1")
+    assert {f"faces/{d}/{s}/{r}.h5" for d, s, r in participants()} <= stale(house)
 
 
 def test_alignment_of_one_feature(house):
@@ -365,9 +413,8 @@ def test_excluded_participant(house):
     assert stale(house) == expected | downstream(RUNS, ["noxi"])
 
 
-def test_code_of_one_network_trains_its_runs_only(house):
-    path = house / "model/architectures/mlp.py"
-    path.write_text(path.read_text() + "\n\ndef another_number():\n    return 2\n")
+def test_other_values_of_one_network_train_its_runs_only(house):
+    raise_version(house, "model.mlp")
     assert stale(house) == trained(["egemaps_mlp"]) | downstream(["egemaps_mlp"])
 
 

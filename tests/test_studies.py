@@ -7,9 +7,8 @@ import yaml
 from test_reruns import PEOPLE, row
 
 from evaluation import efficiency
-from model.configs import architecture
 from workflow.config import ROOT, load_config, merge
-from workflow.fingerprint import code_hash
+from workflow.fingerprint import version
 from workflow.study import Study
 
 RANDOM = {"random": 0, "directory": None, "repository": None, "revision": None}
@@ -209,7 +208,7 @@ def test_efficiency_has_the_sizes_of_the_question(study):
     assert sizes["models"] == ["da_mamba", "dat"]
     text = study.efficiency_fingerprint()
     for name in sizes["models"]:
-        assert f"architecture.{name}={code_hash(architecture(name))}" in text
+        assert f"architecture.{name}={version(f'model.{name}')}" in text.split()
     known = {action.dest for action in efficiency.build_parser()._actions}
     assert set(sizes) <= known
 

@@ -17,7 +17,7 @@ from runtime import InputError
 from workflow import recordings
 from workflow.checkpoints import Checkpoints
 from workflow.config import check_config
-from workflow.fingerprint import code_hash, fingerprint
+from workflow.fingerprint import fingerprint, version, without_neutral
 from workflow.options import options
 from workflow.run import Run, unknown_run
 from workflow.runs import Runs
@@ -315,14 +315,19 @@ class Study:
     # ---- what numbers depend on ----
 
     def fingerprint(self, stage: str, settings: dict | None = None) -> str:
-        """Fingerprint of a module, for example ``fingerprint("alignment.clock", {...})``."""
+        """Fingerprint of a stage, for example ``fingerprint("alignment.clock", {...})``."""
         return fingerprint(stage, settings or {})
+
+    def settings(self, stage: str, settings: dict) -> dict:
+        """Settings for a stage's command, without later ones that have their neutral value."""
+        return without_neutral(settings, stage)
 
     def feature_settings(self, feature: str) -> dict:
         """Settings of an extractor that change its numbers and are command-line options."""
         settings = self.config["features"][feature]
         left_out = (*NOT_NUMBERS, "name") if feature in self.streams else NOT_NUMBERS
-        return {k: v for k, v in settings.items() if k not in left_out}
+        stage = "extractors.stream" if feature in self.streams else f"extractors.{feature}"
+        return self.settings(stage, {k: v for k, v in settings.items() if k not in left_out})
 
     def feature_fingerprint(self, feature: str) -> str:
         settings = self.feature_settings(feature)
@@ -356,42 +361,57 @@ class Study:
             | {"role": role if "." in role else None, "references": references or None}
         )
 
-    def align_settings(self, feature: str) -> dict:
-        return dict(self.config["features"][feature]["align"])
+    def face_settings(self, wildcards) -> dict:
+        """How a participant's face is looked for, and where the sheet says that it is."""
+        roi = self.participant(wildcards).roi
+        settings = self.config["faces"] | ({"roi": roi} if roi else {})
+        return self.settings("extractors.faces", settings)
+
+    def align_settings(self, wildcards) -> dict:
+        """How a participant's feature is put on the session's clock."""
+        settings = self.config["features"][wildcards.feature]["align"] | self._offset(wildcards)
+        return self.settings("alignment.align", settings)
+
+    def _offset(self, wildcards) -> dict:
+        offset = self.participant(wildcards).offset
+        return {"offset": offset} if offset else {}
 
     def run_settings(self, run: str) -> str:
         """Canonical JSON of a run's settings, for --settings."""
-        return json.dumps(self.runs[run].settings, sort_keys=True, separators=(",", ":"))
+        settings = self.settings("training.train", self.runs[run].settings)
+        return json.dumps(settings, sort_keys=True, separators=(",", ":"))
 
     def training_fingerprint(self, run: str) -> str:
-        """Settings, training sessions and code that a run's weights depend on."""
-        from model.configs import architecture
-
+        """Settings, training sessions and network that a run's weights depend on."""
         r = self.runs[run]
         settings = dict(r.settings) | {"train": [self.spec(k) for k in self.sessions(r.train)]}
         if r.reads_validation:
             settings["validate"] = [self.spec(k) for k in self.sessions(r.validate)]
         if r.initial:
             settings["initial"] = r.initial
-        # Its own network's code, so that editing one model leaves the runs of all others alone.
-        settings["architecture"] = code_hash(architecture(settings["model"]["name"]))
+        # Its own network's version, so that a change of one model leaves the runs of all others alone.
+        settings["architecture"] = version(f"model.{settings['model']['name']}")
         return fingerprint("training.train", settings)
 
     def efficiency_fingerprint(self) -> str:
-        """Sizes that are measured, and the code of the measurement and of each network."""
-        from model.configs import architecture
-
+        """Sizes that are measured, and the versions of the measurement and of each network."""
         settings = dict(self.config["efficiency"])
-        code = {name: code_hash(architecture(name)) for name in settings["models"]}
-        return fingerprint("evaluation.efficiency", settings | {"architecture": code})
+        networks = {name: version(f"model.{name}") for name in settings["models"]}
+        return fingerprint("evaluation.efficiency", settings | {"architecture": networks})
 
     def score_settings(self) -> dict:
         """Labels may outlast the predictions by what the media check lets through."""
         return {"max_beyond_s": self.config["media"]["length_tolerance_s"]}
 
+    def label_settings(self, wildcards) -> dict:
+        """How a participant's label file is read."""
+        settings = recordings.label_settings(self.config["labels"], wildcards.dataset)
+        settings["length_tolerance_s"] = self.config["media"]["length_tolerance_s"]
+        return self.settings("alignment.labels", settings | self._offset(wildcards))
+
     def prediction_settings(self, run: str) -> dict:
         """What predictions depend on beside the weights: command-line options of the stage."""
-        return {"run": run, **self.runs[run].prediction}
+        return {"run": run, **self.settings("inference.predict", self.runs[run].prediction)}
 
     def combined(self, run: str) -> str:
         """How a run's predictions are made of its members', in words; "" for a run without."""
@@ -417,13 +437,14 @@ class Study:
             by = self.declared.selected_by(self.runs[name])
             marked = [c for c in columns if by & set(self.sets.keys(c))]
             selected += [f"{name}=best_val:{','.join(marked)}"] if marked else []
-        return {
+        settings = {
             "runs": t["runs"],
             "columns": columns,
             "selection": selected or None,
             "resamples": t.get("bootstrap", 1000),
             "challenge": t.get("challenge"),
         }
+        return self.settings("evaluation.tables", settings)
 
     def table_fingerprint(self, table: str) -> str:
         return self.fingerprint("evaluation.tables", self.table_settings(table))

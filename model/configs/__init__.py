@@ -1,8 +1,7 @@
 """Settings of models, free of torch: the workflow reads them too.
 
 One module per `model.name` (its dataclass under the name `Config`), found by its file name. They
-are imported by name, not by statement, so that a run depends on its own model's code only
-(workflow.fingerprint); the values themselves stand in the run's resolved settings.
+are imported by name; the values themselves stand in the run's resolved settings.
 """
 
 import importlib

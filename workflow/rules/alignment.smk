@@ -10,7 +10,7 @@ rule clock:
         "../../envs/media.yaml"
     params:
         fingerprint=study.fingerprint("alignment.clock", study.config["clock"]),
-        options=options(study.config["clock"]),
+        options=options(study.settings("alignment.clock", study.config["clock"])),
     message:
         "time axis · {wildcards.dataset}/{wildcards.session}"
     shell:
@@ -33,12 +33,9 @@ rule align:
         mem_mb=1000,
     params:
         fingerprint=lambda w: study.fingerprint(
-            "alignment.align", study.align_settings(w.feature)
+            "alignment.align", study.align_settings(w)
         ),
-        options=lambda w: options(
-            study.align_settings(w.feature)
-            | {"offset": study.participant(w).offset or None}
-        ),
+        options=lambda w: options(study.align_settings(w)),
         declared=lambda w: options(study.declared_feature(w.feature)),
     message:
         "aligning {wildcards.feature} · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
@@ -60,17 +57,9 @@ rule labels:
         "../../envs/media.yaml"
     params:
         fingerprint=lambda w: study.fingerprint(
-            "alignment.labels",
-            recordings.label_settings(study.config["labels"], w.dataset)
-            | {"length_tolerance_s": study.config["media"]["length_tolerance_s"]},
+            "alignment.labels", study.label_settings(w)
         ),
-        options=lambda w: options(
-            recordings.label_settings(study.config["labels"], w.dataset)
-            | {
-                "length_tolerance_s": study.config["media"]["length_tolerance_s"],
-                "offset": study.participant(w).offset or None,
-            }
-        ),
+        options=lambda w: options(study.label_settings(w)),
     message:
         "reading labels · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
     shell:

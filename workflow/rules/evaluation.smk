@@ -246,7 +246,9 @@ rule efficiency:
     params:
         fingerprint=lambda w: study.efficiency_fingerprint(),
         folder=subpath(output.table, parent=True),
-        options=options(study.config["efficiency"]),
+        options=options(
+            study.settings("evaluation.efficiency", study.config["efficiency"])
+        ),
     message:
         "measuring memory and time of windows"
     shell:

@@ -78,10 +78,10 @@ rule faces:
         # No parameter: it changes no value, so with another setting a track need not be made again.
         unusable=study.config["media"]["unusable"],
     params:
-        fingerprint=study.fingerprint("extractors.faces", study.config["faces"]),
-        options=lambda w: options(
-            study.config["faces"] | {"roi": study.participant(w).roi}
+        fingerprint=lambda w: study.fingerprint(
+            "extractors.faces", study.face_settings(w)
         ),
+        options=lambda w: options(study.face_settings(w)),
     message:
         "finding and cropping the face · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
     shell:

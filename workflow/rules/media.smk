@@ -11,7 +11,7 @@ rule probe:
     params:
         fingerprint=study.fingerprint("media.probe", study.config["media"]),
         options=lambda w: options(
-            study.config["media"]
+            study.settings("media.probe", study.config["media"])
             | recordings.probe_options(study.participant(w))
             | {
                 "dataset": w.dataset,
