@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from corpora.sheet import NAME, Participant
+from corpora.sheet_files import composed
 from media.probe import has_sound
 from runtime import InputError, get_logger
 
@@ -52,7 +53,7 @@ def one_file(parent: Path | None, stem: str, suffixes: tuple[str, ...]) -> Path 
 
 def clean_name(text: str) -> str:
     """A name that is allowed in the sheet: other characters become '_'."""
-    name = re.sub(r"[^\w.-]", "_", text).lstrip(".-") or "_"
+    name = re.sub(r"[^\w.-]", "_", composed(text)).lstrip(".-") or "_"
     if not NAME.fullmatch(name):
         raise InputError(
             f"'{text}' cannot be made a name for the sheet", "rename the folder or file"

@@ -23,18 +23,16 @@ Paths are relative to `media_root`, by default the sheet's own folder. A cell ma
 quotes, as spreadsheets write them.
 """
 
-import csv
-import difflib
-import glob
 import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from corpora.sheet_files import absence, composed, special_characters, spelled_as_on_disk
+from corpora.sheet_table import read_table, suggestion
 from formats.numbers import decimal, whole
 from runtime import InputError
-from store.plain import read_plain
 from store.session_spec import NAME
 
 REQUIRED = ("dataset", "split", "session", "role")
@@ -88,13 +86,6 @@ class Participant:
     line: int = field(default=0, compare=False)
 
 
-def suggestion(word: str, choices: Iterable[str]) -> str:
-    """`did you mean X?` when a choice is close, else the list of all."""
-    choices = list(choices)
-    close = difflib.get_close_matches(word.lower(), choices, n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else f"use one of: {', '.join(choices)}"
-
-
 class _Problems(list):
     """Problems of a sheet, told together."""
 
@@ -124,8 +115,8 @@ def read_sheet(
 
     Parameters
     ----------
-    path : the sheet, tab-separated UTF-8 with a header line; empty lines and lines that start
-        with ``#`` are skipped.
+    path : the sheet, tab-separated text with a header line (corpora/sheet_table.py); empty lines
+        and lines that start with ``#`` are skipped.
     media_root : folder that relative paths start from; None: the sheet's folder.
     check_files : whether video, audio and labels of participants that are not excluded must exist.
 
@@ -134,7 +125,7 @@ def read_sheet(
     InputError : names row (line of the file), column, value and cure of every problem.
     """
     path = Path(path)
-    header, rows = _table(path)
+    header, rows = read_table(path, (*COLUMNS, *OPTIONAL), REQUIRED, ("video", "streams"))
     root = os.path.dirname(path) if media_root is None else str(media_root)
     problems = _Problems()
     participants = [_participant(line, dict(zip(header, cells, strict=True)), root, problems)
@@ -146,72 +137,6 @@ def read_sheet(
             _check_files(p, problems)
     problems.raise_any(path)
     return participants
-
-
-def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Header and (line number, cells) of the rows; InputError for what is no such table."""
-    if not path.is_file():
-        raise InputError(
-            f"the sessions sheet {path} does not exist",
-            "make one with `python -m corpora init noxi|mpiigi|folder ROOT > sessions.tsv`",
-        )
-    try:
-        text = (raw := read_plain(path)).decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        line = raw[: e.start].count(b"\n") + 1
-        raise InputError(
-            f"{path} line {line} is not UTF-8 text",
-            "save the sheet as tab-separated text in UTF-8",
-        ) from e
-    lines = [
-        (number, line)
-        for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1)
-        if line.strip() and not line.startswith("#")
-    ]
-    if not lines:
-        raise InputError(f"{path} is empty", "it needs a header line and a row per participant")
-    header = _cells(path, *lines[0])
-    if len(header) == 1 and re.search("[,;]", header[0]):
-        raise InputError(
-            f"{path} is not separated by tabs", "save it as tab-separated text (TSV), not CSV"
-        )
-    for column in header:
-        if column not in (*COLUMNS, *OPTIONAL):
-            raise InputError(
-                f"{path} has an unknown column '{column}'", suggestion(column, COLUMNS)
-            )
-        if header.count(column) > 1:
-            raise InputError(f"{path} has the column '{column}' twice", "remove one of them")
-    missing = [c for c in REQUIRED if c not in header]
-    if not missing and "video" not in header and "streams" not in header:
-        missing = ["video"]
-    if missing:
-        raise InputError(
-            f"{path} lacks the column '{missing[0]}'",
-            f"required columns are {', '.join(REQUIRED)}, and video or streams",
-        )
-    rows = []
-    for number, line in lines[1:]:
-        cells = _cells(path, number, line)
-        if len(cells) > len(header) and any(cells[len(header) :]):
-            raise InputError(
-                f"{path} row {number} has {len(cells)} cells, the header names {len(header)} columns",
-                "check for a tab too many in this row",
-            )
-        rows.append((number, (cells + [""] * len(header))[: len(header)]))
-    if not rows:
-        raise InputError(f"{path} has no row", "add a row per participant below the header")
-    return header, rows
-
-
-def _cells(path: Path, number: int, line: str) -> list[str]:
-    try:
-        return [c.strip() for c in next(csv.reader([line], delimiter="\t", strict=True))]
-    except csv.Error as e:
-        raise InputError(
-            f"{path} row {number} has a double quote that does not close its cell ({e})",
-            'write a quote inside a cell twice ("") and the cell in quotes',
-        ) from e
 
 
 def _participant(line: int, row: dict[str, str], root: str, problems: _Problems) -> Participant:
@@ -228,10 +153,12 @@ def _participant(line: int, row: dict[str, str], root: str, problems: _Problems)
             "video", "is empty", "name the video file, or precomputed streams in the column streams"
         )
     for column in ("dataset", "session", "role"):
+        values[column] = composed(values[column])
         if values[column] and not NAME.fullmatch(values[column]):
+            special = special_characters(values[column])
             bad(
                 column,
-                "cannot be a folder name here",
+                f"cannot be a folder name here{f' (it holds {special})' if special else ''}",
                 "use at most 80 letters, digits, '.', '_' and '-', and start with a letter or digit",
             )
     if values["split"] and values["split"] not in SPLITS:
@@ -262,9 +189,10 @@ def _participant(line: int, row: dict[str, str], root: str, problems: _Problems)
         bad("exclude_reason", "is empty although exclude is yes", "say why, in a few words")
     for column in PATHS:
         if values[column]:
-            values[column] = os.path.join(root, values[column])
+            values[column] = spelled_as_on_disk(values[column], root, column)
             if not values[column].isprintable() or set(values[column]) & set("{}"):
-                bad(column, "holds a brace or control character, which the job graph cannot name",
+                odd = special_characters(values[column]) or "a brace"
+                bad(column, f"holds {odd}, which the job graph cannot name",
                     "rename the file or folder (media_root too)")  # fmt: skip
     parsed["exclude"] = values["exclude"] == "yes"
     return Participant(**(values | parsed), line=line)
@@ -309,29 +237,11 @@ def _check_streams(participants: list[Participant], problems: _Problems) -> None
 
 
 def _check_files(p: Participant, problems: _Problems) -> None:
-    if p.exclude:
-        return
-    if p.streams and not any(
-        Path(p.streams).parent.glob(f"{glob.escape(os.path.basename(p.streams))}.*.stream")
-    ):
-        problems.add(
-            p.line, "streams", p.streams, "begins the name of no stream there",
-            "write folder/role, as in train/001/expert for train/001/expert.clip.stream",
-        )  # fmt: skip
-    for column in PATHS:
-        file = getattr(p, column)
-        if not file or os.path.isfile(file) or column == "streams":
-            continue
-        if os.path.isdir(file):
-            problems.add(p.line, column, file, "is a folder, not a file", "name the file")
-            continue
-        folder = os.path.dirname(file) or "."
-        cure = f"the folder {folder} does not exist: check media_root"
-        if os.path.isdir(folder):
-            names = os.listdir(folder)
-            close = difflib.get_close_matches(os.path.basename(file), names, n=1, cutoff=0.7)
-            cure = f"did you mean '{close[0]}'?" if close else "correct the path or copy the file"
-        problems.add(p.line, column, file, "does not exist", cure)
+    for column in PATHS if not p.exclude else ():
+        if file := getattr(p, column):
+            problem, cure = absence(file, column)
+            if problem:
+                problems.add(p.line, column, file, problem, cure)
 
 
 def write_sheet(rows: Iterable[Participant], header: bool = True) -> str:

@@ -47,6 +47,7 @@ def test_latin_1_no_break_space_is_space(tmp_path):
     "content, words",
     [
         (b"0.5\n1.01\n", ["line 2", "1.01", "outside 0..1"]),
+        (b'"0.5"\n"0.6"\n', ["line 1", "take the quotes away"]),
         (b"-0.1\n", ["line 1", "outside 0..1"]),
         (b"0.5\ninf\n", ["line 2", "inf", "not a number"]),
         (b"0.5\n0,7\n", ["line 2", "decimal point"]),
