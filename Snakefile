@@ -50,7 +50,6 @@ rule all:
         study.figures_of_all(),
         predictions(),
         study.csv_files if applying else [],
-        indexes(),
         f"{study.results}/qc/qc.tsv",
         lambda wildcards: unfinished(workflow.rules, study),
     message:

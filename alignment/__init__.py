@@ -1,1 +1,1 @@
-"""One time axis per session: clock, aligned features, labels, session index, export, quality check."""
+"""One time axis per session: clock, aligned features, labels, export, quality check."""

@@ -25,6 +25,7 @@ from alignment.clock import read_clock, read_json, read_probe
 from media.audio import audio_blocks, is_silent
 from runtime import InputError
 from runtime.job import add_job_arguments, run_job
+from store import layout
 from store.atomic import write_text
 from store.hdf5 import open_hdf5, reading, remake
 from store.session_spec import SessionSpec, parse_spec
@@ -121,10 +122,10 @@ def session_quality(
 
     audio maps a role to (file, channel or None); without it the sound is not looked into.
     """
-    clock = read_clock(spec.clock(results))
+    clock = read_clock(layout.clock(results, *spec.key))
     participants, timeline = [], {}
     for role in spec.roles:
-        probe = read_probe(spec.probe(results, role))
+        probe = read_probe(layout.probe(results, *spec.key, role))
         offset = float(probe.get("offset") or 0.0)
         first = int(np.ceil(offset * clock.rate_hz - 1e-6))
         last = int(np.ceil((offset + float(probe["duration_s"])) * clock.rate_hz - 1e-6))
@@ -135,19 +136,21 @@ def session_quality(
             "unusable": [],
         }
         for name in features:
-            quality, valid = feature_quality(spec.aligned(results, role, name), first, last)
+            quality, valid = feature_quality(
+                layout.aligned(results, *spec.key, role, name), first, last
+            )
             if len(valid) != clock.n_ticks:
-                path = spec.aligned(results, role, name)
+                path = layout.aligned(results, *spec.key, role, name)
                 raise InputError(f"{path} does not fit its session's clock", remake(path))
             record["features"][name] = quality
             timeline[f"{role} {name}"] = valid
         if probe.get("video") and any(name in VISUAL for name in features):
-            record["faces"] = face_rate(spec.faces(results, role))
+            record["faces"] = face_rate(layout.faces(results, *spec.key, role))
             if record["faces"]["face_rate"] == 0:
                 record["unusable"].append("face")
         labels = None
         if role in label_roles:
-            record["labels"], labels = label_quality(spec.labels(results, role))
+            record["labels"], labels = label_quality(layout.labels(results, *spec.key, role))
         if audio and role in audio:
             path, channel = audio[role]
             heard = audio_quality(audio_blocks(path, channel=channel))

@@ -24,13 +24,13 @@ from evaluation.predictions import (
     PredictionFile,
     agreement,
     check_finite,
-    label_path,
     read_labels,
     sample,
 )
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
+from store import layout
 from store.atomic import atomic_path
 from store.session_spec import SessionSpec, parse_spec
 from store.sidecar import write_sidecar
@@ -83,7 +83,7 @@ def read_session(
     statistics: list[list[Statistics]] = [[] for _ in files]
     words: tuple[str, ...] = ()
     for role in sorted(spec.roles):
-        path = label_path(results, spec.dataset, spec.session, role)
+        path = Path(layout.labels(results, *spec.key, role))
         if not path.exists():
             continue
         labels = read_labels(path)

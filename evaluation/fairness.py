@@ -23,12 +23,13 @@ from pathlib import Path
 import numpy as np
 
 from corpora.sheet import read_sheet
-from evaluation.predictions import MAX_BEYOND_S, PredictionFile, label_path, matched
+from evaluation.predictions import MAX_BEYOND_S, PredictionFile, matched
 from evaluation.render import csv_text
 from evaluation.summary import mean_and_std
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
+from store import layout
 from store.atomic import write_text
 from store.sidecar import write_sidecar
 
@@ -110,7 +111,7 @@ def fairness(
                 "give the predictions of a run of values",
             )
         for session, role in f.participants():
-            path = label_path(results, f.dataset, session, role)
+            path = Path(layout.labels(results, f.dataset, session, role))
             person = people.get((f.dataset, session, role))
             if person is None or not path.exists():
                 continue

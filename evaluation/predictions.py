@@ -123,11 +123,6 @@ class PredictionFile:
         return series
 
 
-def label_path(results: str | Path, dataset: str, session: str, role: str) -> Path:
-    """Where alignment.labels writes a participant's labels."""
-    return Path(results) / "labels" / dataset / session / f"{role}.h5"
-
-
 def read_labels(path: Path) -> Series:
     """Labels at their own time stamps, in session time; values that are not valid hold NaN."""
     features = read_features(path)

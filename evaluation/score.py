@@ -23,12 +23,12 @@ from evaluation.predictions import (
     MAX_BEYOND_S,
     PredictionFile,
     agreement,
-    label_path,
     matched,
 )
 from evaluation.scorefile import SCHEMA_VERSION, read_statistics
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
+from store import layout
 from store.atomic import write_text
 from store.session_spec import SessionSpec, parse_spec
 from store.sidecar import file_identity
@@ -66,7 +66,7 @@ def score_participant(
     Raises InputError when the labels reach more than `max_beyond_s` outside the predictions (up to
     there the first or last prediction is held) or a prediction is not a number.
     """
-    path = label_path(results, predictions.dataset, session, role)
+    path = Path(layout.labels(results, predictions.dataset, session, role))
     if not path.exists():
         return None
     labels, series, values, with_input = matched(predictions, path, session, role, max_beyond_s)

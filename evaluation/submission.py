@@ -25,6 +25,7 @@ from evaluation.predictions import MATCH_S, PredictionFile, sample
 from formats.ssi.rate import LENGTH_TOLERANCE_S
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
+from store import layout
 from store.atomic import atomic_path
 from store.session_spec import SessionSpec
 
@@ -41,7 +42,7 @@ def own_frames(results: Path, spec: SessionSpec, role: str) -> tuple[float, int]
     A recording is as long as media.probe found it. Where a precomputed stream belongs to another
     recording, it is as long as the sound. Raises InputError for missing or damaged records.
     """
-    path = spec.probe(results, role)
+    path = layout.probe(results, *spec.key, role)
     record = read_json(path)
     try:
         start, seconds = float(record["offset"]), float(record["duration_s"])
@@ -71,7 +72,11 @@ def lines_of(
     times = start + np.arange(n) / RATE_HZ
     # The grid of the predictions may be coarser than 25 Hz: its last value holds for one step.
     step = max([1 / RATE_HZ, *np.diff(series.time[-2:])])
-    first, last, end = series.time[0], series.time[-1], read_clock(spec.clock(results)).duration_s
+    first, last, end = (
+        series.time[0],
+        series.time[-1],
+        read_clock(layout.clock(results, *spec.key)).duration_s,
+    )
     if first > start + MATCH_S or last + step < times[-1] - MATCH_S or last >= end:
         raise InputError(
             f"{predictions.path}: {session}/{role} is predicted from {first:.2f} to {last:.2f} s, the"

@@ -1,7 +1,7 @@
 """One-screen summaries and contract checks of every HDF5 file the workflow writes.
 
-Kinds: feature (native rate; faces and labels too), aligned, session (index), predictions,
-statistics, told apart by their content.
+Kinds: feature (native rate; faces and labels too), aligned, predictions, statistics, told apart by
+their content.
 """
 
 import json
@@ -26,8 +26,6 @@ def kind_of(f: h5py.File) -> str:
         return "aligned"
     if "values" in f or "feature" in f.attrs:
         return "feature"
-    if "roles" in f.attrs and "time" in f:
-        return "session"
     if {"run", "seed", "dataset"} <= set(f.attrs):
         return "predictions"
     if "label" in f and "frame_rate_hz" in f.attrs:
@@ -88,25 +86,6 @@ def _describe_aligned(f: h5py.File) -> Iterator[str]:
     yield from _describe_rows(f, f["native_time"][()], f["row"][()] >= 0, "ticks")
 
 
-def _linked(group: h5py.Group, name: str) -> h5py.Group | None:
-    """What a link of an index leads to; None where the file is missing or damaged."""
-    try:
-        return group[name]
-    except (KeyError, OSError):
-        return None
-
-
-def _describe_session(f: h5py.File) -> Iterator[str]:
-    a = f.attrs
-    yield f"session     {a['dataset']}/{a['session']} ({a['split']})"
-    yield f"clock       {int(a['n_ticks'])} ticks at {float(a['rate_hz']):g} Hz"
-    for role in json.loads(a["roles"]):
-        for name in members(f, role):
-            link = f[role].get(name, getlink=True)
-            state = "  MISSING" if _linked(f[role], name) is None else ""
-            yield f"  {role}/{name:<20} -> {link.filename}{state}"
-
-
 def _describe_predictions(f: h5py.File) -> Iterator[str]:
     yield f"run         {f.attrs['run']}, seed {f.attrs['seed']}, dataset {f.attrs['dataset']}"
     for session in f:
@@ -133,7 +112,6 @@ def _describe_statistics(f: h5py.File) -> Iterator[str]:
 DESCRIBERS = {
     "feature": _describe_feature,
     "aligned": _describe_aligned,
-    "session": _describe_session,
     "predictions": _describe_predictions,
     "statistics": _describe_statistics,
 }
@@ -163,28 +141,6 @@ def describe(path: str | Path) -> str:
         except DAMAGE as e:
             raise _damaged(path, f"unreadable data ({e})") from e
     return "\n".join(lines)
-
-
-def _check_session(path: str | Path) -> list[str]:
-    with open_hdf5(path) as f:
-        needed = ("dataset", "session", "split", "rate_hz", "n_ticks", "schema_version")
-        missing = [n for n in needed if n not in f.attrs]
-        if missing:
-            return [f"attributes missing: {', '.join(missing)}"]
-        n, rate = int(f.attrs["n_ticks"]), float(f.attrs["rate_hz"])
-        time = f["time"][()]
-        if len(time) != n or not np.allclose(time, np.arange(n) / rate, rtol=0, atol=1e-9):
-            return [f"/time is not {n} ticks at {rate:g} Hz"]
-        problems = []
-        for role in json.loads(f.attrs["roles"]):
-            for name in members(f, role):
-                item = _linked(f[role], name)
-                if item is None:
-                    target = f[role].get(name, getlink=True).filename
-                    problems.append(f"{role}/{name} points to {target}, which cannot be opened")
-                elif name != "engagement" and int(item.attrs["n_ticks"]) != n:
-                    problems.append(f"{role}/{name} is on another clock")
-        return problems
 
 
 def _check_predictions(path: str | Path) -> list[str]:
@@ -232,7 +188,6 @@ def _check_statistics(path: str | Path) -> list[str]:
 CHECKS = {
     "feature": check_features,
     "aligned": check_aligned,
-    "session": _check_session,
     "predictions": _check_predictions,
     "statistics": _check_statistics,
 }
@@ -248,7 +203,7 @@ def validate(path: str | Path) -> tuple[str, list[str]]:
     if not kind:
         raise InputError(
             f"{path} is not a file of this workflow",
-            "give a feature, aligned, session, predictions or statistics file",
+            "give a feature, aligned, predictions or statistics file",
         )
     try:
         return kind, CHECKS[kind](path)

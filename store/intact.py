@@ -15,23 +15,9 @@ from pathlib import Path
 
 from runtime.errors import InputError
 
-# Folders of a results folder -> parts of the path of a computed file, from the folder's name on.
-DEPTHS = {
-    "features": (5,), "aligned": (5, 3), "faces": (4,), "labels": (4,), "runs": (4, 3), "predictions": (4,),
-}  # fmt: skip
-
 CROPS = ".crops.mkv"
 EARLIER = {"file", "sha256", "inputs", "settings", "fingerprint", "counts", "versions", "run"}
 EARLIER_RUN = {"command", "commit", "device", "seconds"}
-
-
-def place_of(path: str | Path) -> str:
-    """`stage/.../NAME` of a file that lies where the workflow puts its files, "" of any other."""
-    parts = Path(os.path.abspath(path)).parts
-    for depth in (5, 4, 3):
-        if len(parts) > depth and depth in DEPTHS.get(parts[-depth], ()):
-            return "/".join(parts[-depth:])
-    return ""
 
 
 def record_digest(record: dict) -> str:

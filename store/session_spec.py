@@ -1,11 +1,10 @@
-"""How command lines name a session, and where its files lie below the results folder.
+"""How command lines name a session.
 
 dataset/session:role1,role2          dataset/session:role1,role2@split
 """
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from runtime import InputError
 
@@ -27,23 +26,12 @@ class SessionSpec:
     def name(self) -> str:
         return f"{self.dataset}/{self.session}"
 
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.dataset, self.session
+
     def text(self) -> str:
         return f"{self.name}:{','.join(self.roles)}" + (f"@{self.split}" if self.split else "")
-
-    def aligned(self, results: str | Path, role: str, feature: str) -> Path:
-        return Path(results) / "aligned" / self.dataset / self.session / role / f"{feature}.h5"
-
-    def clock(self, results: str | Path) -> Path:
-        return Path(results) / "aligned" / self.dataset / self.session / "clock.json"
-
-    def labels(self, results: str | Path, role: str) -> Path:
-        return Path(results) / "labels" / self.dataset / self.session / f"{role}.h5"
-
-    def probe(self, results: str | Path, role: str) -> Path:
-        return Path(results) / "media" / self.dataset / self.session / f"{role}.json"
-
-    def faces(self, results: str | Path, role: str) -> Path:
-        return Path(results) / "faces" / self.dataset / self.session / f"{role}.h5"
 
 
 def parse_spec(text: str, with_split: bool = False) -> SessionSpec:

@@ -15,7 +15,8 @@ from importlib import metadata
 from pathlib import Path
 
 from store.atomic import write_text
-from store.intact import place_of, record_digest
+from store.intact import record_digest
+from store.layout import place_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

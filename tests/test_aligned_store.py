@@ -1,4 +1,4 @@
-"""Aligned files, session index and export: content, equal bytes, cost on disk, damage."""
+"""Aligned files and export: content, equal bytes, cost on disk, damage."""
 
 import json
 import os
@@ -13,12 +13,14 @@ import pytest
 from aligned_files import clock_file, feature_file, results_folder
 
 from alignment import align as align_module
-from alignment import export, session
+from alignment import export
 from alignment.align import align
 from alignment.aligned import AlignedFeature
 from runtime import InputError
+from store import layout
 from store.aligned import check_aligned
 from store.features import Declared
+from store.session_spec import parse_spec
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -254,65 +256,40 @@ def test_check_names_what_is_wrong(tmp_path, clock, damage, word):
     assert word in " ".join(check_aligned(out))
 
 
-def test_session_index_links_everything_by_relative_paths(results, tmp_path):
-    index = results / "aligned/noxi/001.h5"
-    arguments = ["--clock", str(results / "aligned/noxi/001/clock.json"), "--session",
-                 "noxi/001:expert,novice", "--features", "clip_face", "wav2vec2", "--labels-roles",
-                 "expert", "--results", str(results), "--split", "train", "--out"]  # fmt: skip
-    assert session.main([*arguments, str(index)]) == 0
-    first = index.read_bytes()
-    assert session.main([*arguments, str(index)]) == 0
-    assert index.read_bytes() == first
-    assert str(results).encode() not in first
-    moved = results.parent / (results.name + "-moved")
-    results.rename(moved)
-    with h5py.File(moved / "aligned/noxi/001.h5") as f:
-        assert len(f["time"]) == 650 and f["time"][-1] == 6.49
-        assert f.attrs["split"] == "train" and json.loads(f.attrs["roles"]) == ["expert", "novice"]
-        assert f["novice/clip_face/values"].shape == (125, 4)
-        assert f["expert/engagement/values"].shape == (150, 1)
-        assert "engagement" not in f["novice"]
-    moved.rename(results)
-
-
 @pytest.mark.parametrize("text", ["noxi", "noxi/001", "noxi/001:", "noxi/001:a,,b", "noxi/001:a,a"])
 def test_bad_session_specs_are_refused(text):
     with pytest.raises(InputError):
-        session.parse_spec(text)
-
-
-def test_index_of_missing_files_names_the_first(results):
-    spec = session.parse_spec("noxi/001:expert,novice")
-    clock = results / "aligned/noxi/001/clock.json"
-    with pytest.raises(InputError, match="flow.h5"):
-        session.write_index(spec, results, clock, ["flow"], [], "train", results / "i.h5")
-    with pytest.raises(InputError, match="labels of nobody"):
-        session.write_index(spec, results, clock, [], ["nobody"], "train", results / "i.h5")
+        parse_spec(text)
 
 
 def test_export_holds_what_the_reader_reads(results, monkeypatch):
     monkeypatch.setattr(export, "BLOCK_TICKS", 97)
-    spec = session.parse_spec("noxi/001:expert,novice")
-    index = results / "aligned/noxi/001.h5"
-    clock = results / "aligned/noxi/001/clock.json"
-    session.write_index(spec, results, clock, ["clip_face", "wav2vec2"], ["expert"], "train", index)
+    spec = parse_spec("noxi/001:expert,novice")
+    folder = results / "aligned/noxi/001"
     for dtype in ("float32", "float16"):
         out = results / f"dense-{dtype}.h5"
-        assert export.main([str(index), str(out), "--dtype", dtype]) == 0
+        assert export.main([str(folder), str(out), "--dtype", dtype]) == 0
         with h5py.File(out) as f:
             for role in ("expert", "novice"):
                 for name in ("clip_face", "wav2vec2"):
-                    with AlignedFeature(spec.aligned(results, role, name)) as feature:
+                    with AlignedFeature(layout.aligned(results, *spec.key, role, name)) as feature:
                         values, ok = feature.read(0, 650)
                     assert np.array_equal(
                         f[f"{role}/{name}"][()], values.astype(dtype), equal_nan=True
                     )
                     assert np.array_equal(f[f"{role}/{name}_valid"][()], ok)
+            assert len(f["time"]) == 650 and f["time"][-1] == 6.49
+            assert dict(f.attrs) == {
+                "dataset": "noxi", "session": "001", "rate_hz": 100.0, "n_ticks": 650,
+                "roles": '["expert", "novice"]', "features": '["clip_face", "wav2vec2"]',
+                "schema_version": 1,
+            }  # fmt: skip
+            assert "engagement" not in f["novice"]  # who has no labels
             assert f["expert/engagement_valid"][()].sum() == 140
             np.testing.assert_allclose(f["expert/engagement_time"][()], np.arange(150) / 25)
             assert np.isnan(f["expert/engagement"][50]) and f["expert/engagement"][75] == 0.5
-    with pytest.raises(InputError, match="not a session index"):
-        export.export(results / "labels/noxi/001/expert.h5", results / "x.h5")
+    with pytest.raises(InputError, match="holds no aligned features"):
+        export.export(results / "labels/noxi", results / "x.h5")
 
 
 def test_jobs_start_quickly_and_load_nothing_heavy(tmp_path, clock):

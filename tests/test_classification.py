@@ -17,6 +17,7 @@ from formats.label_csv import read_labels
 from inference import predict as predict_module
 from model.batch import Batch
 from runtime import InputError
+from store import layout
 from store.features import read_features
 from store.session_spec import parse_spec
 from training import statistics as statistics_module
@@ -101,7 +102,7 @@ def to_classes(results, specs):
     for text in specs:
         spec = parse_spec(text)
         for role in spec.roles:
-            with h5py.File(spec.labels(results, role), "r+") as f:
+            with h5py.File(layout.labels(results, *spec.key, role), "r+") as f:
                 values = f["values"][...]
                 f["values"][...] = np.digitize(values, [0.43, 0.57]).astype(values.dtype)
 

@@ -49,7 +49,7 @@ def test_jobs_and_hours():
     assert "faces and crops" not in stages  # no visual feature is enabled
     assert stages["features: wav2vec2"].jobs == 5
     assert (stages["labels"].jobs, stages["labels"].hours) == (2, pytest.approx(2))
-    assert stages["aligned"].jobs == 5 * 2 + 2 + 2  # files, a clock and an index per session
+    assert stages["aligned"].jobs == 5 * 2 + 2  # files, a clock per session
     assert stages["qc"].jobs == 2 + 1
     assert stages["run: a"].jobs == 1 + 3 * (1 + 2 + 1) + 2
     assert stages["run: b"].jobs == 3 * (2 + 1)

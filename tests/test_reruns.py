@@ -184,16 +184,15 @@ def statistics(runs) -> set[str]:
 
 
 def feature_chain(feature: str, people=None) -> set[str]:
-    """A feature of the people, its alignment, their sessions' index and quality."""
+    """A feature of the people, its alignment, their sessions' quality."""
     people = people or participants()
     jobs = {f"features/{d}/{s}/{r}/{feature}.h5" for d, s, r in people}
     jobs |= {f"aligned/{d}/{s}/{r}/{feature}.h5" for d, s, r in people}
-    return jobs | indexes(people)
+    return jobs | quality(people)
 
 
-def indexes(people) -> set[str]:
-    jobs = {f"aligned/{d}/{s}.h5" for d, s, _ in people}
-    return jobs | {f"qc/{d}/{s}.json" for d, s, _ in people} | {"qc/qc.tsv"}
+def quality(people) -> set[str]:
+    return {f"qc/{d}/{s}.json" for d, s, _ in people} | {"qc/qc.tsv"}
 
 
 def test_nothing_changed_nothing_runs(house):
@@ -409,7 +408,7 @@ def test_excluded_participant(house):
     (house / "sessions.tsv").write_text("\n".join(lines) + "\n")
     expected = {"aligned/noxi/002/clock.json"}
     expected |= {f"aligned/noxi/002/expert/{f}.h5" for f in FEATURES}
-    expected |= indexes([("noxi", "002", "expert")])
+    expected |= quality([("noxi", "002", "expert")])
     assert stale(house) == expected | downstream(RUNS, ["noxi"])
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from aligned_files import feature_file, results_folder
 
-from alignment import session
 from runtime import InputError
 from store import __main__ as store_command
 from store import describe, sidecar
@@ -151,10 +150,6 @@ def test_sidecar_holds_provenance_and_no_absolute_path(tmp_path):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     root = results_folder(tmp_path_factory.mktemp("results"))
-    spec = session.parse_spec("noxi/001:expert,novice")
-    index = root / "aligned/noxi/001.h5"
-    clock = root / "aligned/noxi/001/clock.json"
-    session.write_index(spec, root, clock, ["clip_face", "wav2vec2"], ["expert"], "val", index)
     predictions, statistics = root / "p.h5", root / "s.h5"
     with h5py.File(predictions, "w") as f:
         f.attrs.update(run="r", seed=0, dataset="noxi", fingerprint="x", schema_version=1)
@@ -174,7 +169,6 @@ def files(tmp_path_factory):
         "faces": root / "faces/noxi/001/expert.h5",
         "labels": root / "labels/noxi/001/expert.h5",
         "aligned": root / "aligned/noxi/001/novice/wav2vec2.h5",
-        "session": index,
         "predictions": predictions,
         "statistics": statistics,
         "foreign": root / "foreign.h5",
@@ -185,7 +179,6 @@ SHOWN = {
     "feature": ["150 x 4 float16", "25 Hz", "0.000 .. 5.960 s", "125 of 150 rows (83.3 %)"],
     "labels": ["engagement", "150 x 1", "140 of 150", "0 .. 0.99"],
     "aligned": ["650 ticks at 100 Hz (6.50 s), linear", "250 x 3", "500 of 650", "offset_s", "1.5"],
-    "session": ["noxi/001 (val)", "expert/engagement", "novice/clip_face"],
     "predictions": ["run         r, seed 0", "001/expert", "5 frames, 4 valid"],
     "statistics": ["mean 0.5000, std 0.1000, 10 frames", "flow", "3 dims"],
     "foreign": ["not a file of this workflow", "data"],
@@ -204,7 +197,7 @@ def test_validate_accepts_every_kind(files, capsys):
     sound = [str(path) for name, path in files.items() if name != "foreign"]
     assert store_command.main(["validate", *sound]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 7 and all(line.startswith("ok  ") for line in lines)
+    assert len(lines) == 6 and all(line.startswith("ok  ") for line in lines)
     assert store_command.main(["validate", sound[0], str(files["foreign"])]) == 1
     assert "foreign.h5" in capsys.readouterr().err
 
@@ -218,12 +211,6 @@ def test_validate_accepts_every_kind(files, capsys):
         ("statistics", lambda f: f["flow/std"].__setitem__(0, 0.0), "not positive"),
         ("statistics", lambda f: f["flow/mean"].__setitem__(0, np.nan), "not finite"),
         ("statistics", lambda f: f["flow"].attrs.__delitem__("count"), "count"),
-        ("session", lambda f: f["time"].__setitem__(1, 0.5), "ticks"),
-        (
-            "session",
-            lambda f: f["expert"].__setitem__("y", h5py.ExternalLink("no.h5", "/")),
-            "no.h5",
-        ),
     ],
 )
 def test_validate_names_what_is_wrong(files, name, damage, word):
@@ -234,15 +221,6 @@ def test_validate_names_what_is_wrong(files, name, damage, word):
         damage(f)
     kind, problems = describe.validate(copy)
     assert kind == name and word in " ".join(problems)
-
-
-def test_describe_marks_links_that_lead_nowhere(files):
-    copy = files["session"].with_name("copy.h5")
-    copy.write_bytes(files["session"].read_bytes())
-    with h5py.File(copy, "r+") as f:
-        f["expert/flow"] = h5py.ExternalLink("no.h5", "/")
-    marked = [line for line in describe.describe(copy).splitlines() if "MISSING" in line]
-    assert len(marked) == 1 and "no.h5" in marked[0]
 
 
 @pytest.mark.parametrize("command", ["describe", "validate"])

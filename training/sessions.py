@@ -10,6 +10,7 @@ import numpy as np
 
 from alignment.aligned import AlignedFeature
 from runtime import InputError
+from store import layout
 from store.features import read_features
 from store.session_spec import SessionSpec
 
@@ -38,7 +39,7 @@ class SessionReader:
         try:
             for role in spec.roles:
                 for feature in features:
-                    path = aligned_path(results, spec, role, feature)
+                    path = layout.aligned(results, *spec.key, role, feature)
                     self._files[role, feature] = file = AlignedFeature(path)
                     step = file.rate_hz / frame_rate_hz
                     if round(step) < 1 or abs(step - round(step)) > 1e-9:
@@ -55,7 +56,7 @@ class SessionReader:
             if len(ticks) != 1:
                 raise InputError(
                     f"{spec.name}: aligned files have different lengths ({sorted(ticks)} ticks)",
-                    f"delete {aligned_path(results, spec, '', '').parent} and run again",
+                    f"delete {Path(layout.clock(results, *spec.key)).parent} and run again",
                 )
         except BaseException:
             self.close()
@@ -91,7 +92,7 @@ class SessionReader:
 
         None when the participant has no label file.
         """
-        path = label_path(self.results, self.spec, role)
+        path = Path(layout.labels(self.results, *self.spec.key, role))
         if not path.exists():
             return None
         return labels_on_grid(path, self.times())
@@ -103,7 +104,9 @@ def identities(
     """What made each feature of a participant (default: the session's first), and its dims."""
     found: dict[str, dict[str, str | int]] = {}
     for name in features:
-        with AlignedFeature(aligned_path(results, spec, role or spec.roles[0], name)) as file:
+        with AlignedFeature(
+            layout.aligned(results, *spec.key, role or spec.roles[0], name)
+        ) as file:
             found[name] = {key: str(file.attributes.get(key, "")) for key in IDENTITY}
             found[name]["dims"] = file.dim
     return found
@@ -165,13 +168,3 @@ def labels_on_grid(path: str | Path, times: np.ndarray) -> tuple[np.ndarray, np.
     row = np.where(nearer, before, after)
     mask = known[row] & (np.abs(label_time[row] - times) <= half)
     return np.where(mask, features.values[row, 0], 0.0).astype(np.float32), mask
-
-
-def aligned_path(results: str | Path, spec: SessionSpec, role: str, feature: str) -> Path:
-    """results/aligned/{dataset}/{session}/{role}/{feature}.h5"""
-    return Path(results) / "aligned" / spec.dataset / spec.session / role / f"{feature}.h5"
-
-
-def label_path(results: str | Path, spec: SessionSpec, role: str) -> Path:
-    """results/labels/{dataset}/{session}/{role}.h5"""
-    return Path(results) / "labels" / spec.dataset / spec.session / f"{role}.h5"

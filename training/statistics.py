@@ -18,10 +18,11 @@ import numpy as np
 from runtime import InputError, get_logger, progress
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
+from store import layout
 from store.hdf5 import create_hdf5, open_hdf5, reading, remake
 from store.session_spec import parse_specs
 from store.sidecar import write_sidecar
-from training.sessions import SessionReader, label_path
+from training.sessions import SessionReader
 
 log = get_logger("statistics")
 
@@ -177,7 +178,9 @@ def main(argv: list[str] | None = None) -> int:
             args.fingerprint,
         )
         specs = parse_specs(args.sessions)
-        paths = [(s, r, label_path(args.results, s, r)) for s in specs for r in s.roles]
+        paths = [
+            (s, r, Path(layout.labels(args.results, *s.key, r))) for s in specs for r in s.roles
+        ]
         write_sidecar(
             args.out,
             inputs={f"label {s.name}/{r}": path for s, r, path in paths if path.exists()},

@@ -21,10 +21,11 @@ import torch
 
 from model.batch import Batch
 from runtime import InputError
+from store import layout
 from store.session_spec import SessionSpec
 from training import distributed
 from training.pool import Key, Pool
-from training.sessions import SessionReader, check_classes, label_path
+from training.sessions import SessionReader, check_classes
 from training.settings import Settings
 
 SLICE_FRAMES = 4096
@@ -90,7 +91,7 @@ class Windows:
                 self.labels.append({r: pair for r, pair in read.items() if pair is not None})
             if settings.task == "classification":
                 for role, (value, known) in self.labels[-1].items():
-                    path = label_path(self.results, spec, role)
+                    path = layout.labels(self.results, *spec.key, role)
                     check_classes(path, value[known], settings.classes)
         index = {name: i for i, name in enumerate(domains, 1)}
         self.domain = [index.get(spec.dataset, 0) for spec in specs]

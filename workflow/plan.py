@@ -116,7 +116,7 @@ def plan(
 ) -> list[PlanRow]:
     """Rows of the plan, in the order of the stages; excluded participants cost nothing.
 
-    quality : with the sessions' indexes and quality reports, which only `all` makes.
+    quality : with the sessions' quality reports, which only `all` makes.
     lacks : what a participant misses for a feature, who then does not get it; "" for nothing.
 
     durations : seconds per (dataset, session, role). Gigabytes are 1e9 bytes, uncompressed where
@@ -153,7 +153,7 @@ def plan(
     ]
     rows.append(PlanRow("labels", len(labelled), label_s / 3600, size(label_s, 25.0, LABEL_BYTES)))
     ticks = size(sum(long.values()), clock_hz, TICK_BYTES)
-    aligned_jobs = sum(map(len, having.values())) + (2 if quality else 1) * len(sessions)
+    aligned_jobs = sum(map(len, having.values())) + len(sessions)
     rows.append(PlanRow("aligned", aligned_jobs, hours, sum(native.values()) + ticks))
     if quality:
         rows.append(PlanRow("qc", len(sessions) + 1, hours, 0.0))

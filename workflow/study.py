@@ -116,7 +116,7 @@ class Study:
         return self._lacks[key]
 
     def session_features(self, key: tuple[str, str]) -> list[str]:
-        """Enabled features that everybody of a session can have: those of its index and quality."""
+        """Enabled features that everybody of a session can have: those of its quality record."""
         people = self.by_session[key]
         return sorted(f for f in self.features if not any(self.lacks(p, f) for p in people))
 

@@ -17,7 +17,7 @@ from store.planned import PLANNED, plan, planned
 
 # Rules between the recordings and the tables; what `all` names itself needs no help.
 RULES = (
-    "probe", "faces", "weights", "clock", "labels", "align", "session", "qc_session", "statistics", "train", "predict",
+    "probe", "faces", "weights", "clock", "labels", "align", "qc_session", "statistics", "train", "predict",
     "combine", "score",
 )  # fmt: skip
 PREFIXES = ("demo_session_", "random_weights_")  # generated inputs: a rule each

@@ -36,6 +36,7 @@ from formats.ssi.annotation import (
 from formats.ssi.stream import open_stream, write_stream
 from inference.config import parse_prediction
 from runtime import InputError
+from store import layout
 from store.aligned import check_aligned
 from store.describe import describe, validate
 from store.features import read_features
@@ -262,7 +263,7 @@ def specs(folder: Path) -> Parser:
         spec = parse_spec((place / "spec").read_text(encoding="utf-8", errors="surrogateescape"))
         for name in (spec.dataset, spec.session, *spec.roles):
             assert NAME.fullmatch(name), name
-        inside = spec.aligned(place, spec.roles[0], "egemaps").resolve()
+        inside = Path(layout.aligned(place, *spec.key, spec.roles[0], "egemaps")).resolve()
         assert inside.is_relative_to(place.resolve())
         assert parse_spec(spec.text()) == spec
 

@@ -133,7 +133,7 @@ STAGES = {
     "demo_session_noxi_001": "corpora.demo", "probe": "media.probe", "faces": "extractors.faces",
     "weights": "extractors.weights", "egemaps": "extractors.egemaps", "clip_face": "extractors.clip_face",
     "flow_magnitude": "extractors.flow_magnitude", "labels": "alignment.labels", "clock": "alignment.clock",
-    "align": "alignment.align", "session": "alignment.session", "statistics": "training.statistics",
+    "align": "alignment.align", "statistics": "training.statistics",
     "train": "training.train", "predict": "inference.predict", "score": "evaluation.score",
     "table": "evaluation.tables", "curves": "evaluation.curves", "qc_session": "alignment.qc",
 }  # fmt: skip

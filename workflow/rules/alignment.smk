@@ -67,37 +67,6 @@ rule labels:
         " {params.options} --out {output.labels:q} --fingerprint {params.fingerprint:q} --log {log:q}"
 
 
-rule session:
-    # An index for people and their notebooks; no later stage reads it.
-    input:
-        lambda w: study.aligned([(w.dataset, w.session)], features_of(w)),
-        # Linked, not read: they must be there, but their changes change no link.
-        ancient(label_files_of),
-        clock="<results>/aligned/{dataset}/{session}/clock.json",
-    output:
-        "<results>/aligned/{dataset}/{session}.h5",
-    log:
-        "<logs>/session/{dataset}.{session}.log",
-    conda:
-        "../../envs/media.yaml"
-    params:
-        fingerprint=study.fingerprint("alignment.session"),
-        session=spec_of,
-        options=lambda w: options(
-            {
-                "features": features_of(w),
-                "labels_roles": [p.role for p in people_of(w) if p.labels],
-                "split": people_of(w)[0].split,
-                "results": study.results,
-            }
-        ),
-    message:
-        "index of the session · {wildcards.dataset}/{wildcards.session}"
-    shell:
-        "python -m alignment.session --session {params.session:q} --clock {input.clock:q}"
-        " {params.options} --out {output:q} --fingerprint {params.fingerprint:q} --log {log:q}"
-
-
 rule qc_session:
     input:
         lambda w: study.aligned([(w.dataset, w.session)], features_of(w)),

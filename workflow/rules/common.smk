@@ -144,10 +144,6 @@ def predictions():
     ]
 
 
-def indexes():
-    return [f"{study.results}/aligned/{d}/{s}.h5" for d, s in study.by_session]
-
-
 def run_of(wildcards):
     return study.runs[wildcards.run]
 
