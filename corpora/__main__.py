@@ -13,6 +13,7 @@ from collections import Counter
 
 from corpora import challenge, folder
 from corpora.doctor import examine, report
+from corpora.duplicates import shared
 from corpora.layout import log, summary
 from corpora.sheet import SPLITS, read_sheet, write_sheet
 from corpora.streams import CORPORA, find_people
@@ -22,6 +23,7 @@ from runtime import get_logger
 from runtime.job import run_job
 
 doctor = get_logger("doctor")
+check_log = get_logger("check")
 
 KINDS = {
     "noxi": "NoXi and NoXi-Add: {train,val,test-base,test-additional}/<session>/",
@@ -86,6 +88,8 @@ def run(args: argparse.Namespace) -> None:
         if any(p.streams for p in people):
             seconds = sum(longest(p.streams) for p in people if p.streams)
             print(f"{seconds / 3600:.2f} hours of streams")
+        for sentence in shared(rows):
+            check_log.warning("%s %s", args.sheet, sentence)
         return
     if args.command == "doctor":
         people = find_people(args.root, args.corpus)

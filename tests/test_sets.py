@@ -142,6 +142,38 @@ def test_one_recording_in_two_sessions_is_refused(corpora, tmp_path):
     assert "both are" in error.problem and "001/novice.video.mp4" in error.problem
 
 
+@pytest.mark.parametrize("column", ["video", "audio", "labels", "streams"])
+@pytest.mark.parametrize("how", ["link", "folder", "copy"])
+def test_test_data_that_is_training_data_under_another_name_is_refused(tmp_path, column, how):
+    """A link to the file, a link to its folder, a copy: whatever the column, as for one path."""
+    root, rows = make_corpora(tmp_path / "data")
+    folder = root / "noxi/train/001"
+    name = {"streams": "novice.clip.stream~"}.get(column, f"novice.{column}")
+    (folder / name).write_bytes(b"\n".join(b"%d" % (i * i % 997) for i in range(120_000)))
+    (folder / "novice.clip.stream").touch()
+    if how == "folder":
+        (root / "again").symlink_to(folder)
+    else:
+        (root / "again").mkdir()
+        (root / "again/novice.clip.stream").write_text("another header")
+        if how == "link":
+            (root / "again" / name).symlink_to(folder / name)
+        else:
+            (root / "again" / name).write_bytes((folder / name).read_bytes())
+    value = "novice" if column == "streams" else name
+    cells = {("noxi", "001", "novice"): f"noxi/train/001/{value}"}
+    cells[("noxi-add", "015", "expert")] = f"again/{value}"
+    sheet = changed((root, rows), tmp_path, **{column: cells})
+    error = refused((root, rows), {"x": {"evaluate": ["noxi-add/test"]}}, sessions=sheet)
+    assert "trains on session noxi/001 and names noxi-add/015 in `evaluate`" in error.problem
+    assert ("equal byte by byte" if how == "copy" else "one file (a link)") in error.problem
+    if how == "copy":  # of one size, and different in a single byte that the sample does not hold
+        with open(root / "again" / name, "r+b") as f:
+            f.seek(100_000)
+            f.write(b"x")
+        study((root, rows), {"x": {"evaluate": ["noxi-add/test"]}}, sessions=sheet)
+
+
 def test_folds_keep_the_sessions_of_a_person_together(corpora, tmp_path):
     """008 - 026 - 028 by two people: one fold of three; by session it is a leak."""
     who = {("mpiigi", "008", "subjectPos1"): "A", ("mpiigi", "026", "subjectPos3"): "a"}

@@ -351,10 +351,10 @@ def test_shell_metacharacters_pass_through_the_rules(tmp_path):
         "expert": ("-y --help.mp4", "-n $HOME.wav", "--rate-hz=1 * ?.csv"),
         "novice": ("$(touch PWNED) [a-z]?*.mp4", "`touch PWNED`;#.wav", "'\" \\ !.csv"),
     }
-    sound = np.random.default_rng(0).normal(0, 0.1, 16000 * 5).astype(np.float32)
     rows = ["dataset\tsplit\tsession\trole\tvideo\taudio\tlabels"]
-    for role, (video, audio, labels) in names.items():
-        write_video(tmp_path / "plain.mp4", frames=125)
+    for i, (role, (video, audio, labels)) in enumerate(names.items()):
+        sound = np.random.default_rng(i).normal(0, 0.1, 16000 * 5).astype(np.float32)
+        write_video(tmp_path / "plain.mp4", frames=125 + i)
         shutil.move(tmp_path / "plain.mp4", media / video)
         soundfile.write(tmp_path / "plain.wav", sound, 16000)
         shutil.move(tmp_path / "plain.wav", media / audio)

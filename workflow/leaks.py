@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from corpora.duplicates import Files, Source, how
 from runtime import InputError
 from workflow.sets import Key, Sets
 
@@ -13,7 +14,7 @@ def check_leaks(
 
     seen : training sessions -> the set they are named by; used : key of the run -> its sets.
     """
-    people, files = sets.identities(seen), sets.files(seen)
+    people, files = sets.identities(seen), Files(sets.files(seen))
     for key, names in used.items():
         for name in names:
             keys = sets.keys(name)
@@ -23,10 +24,10 @@ def check_leaks(
                         f"config: run {run} trains on session {'/'.join(session)} ({seen[session]}) and names it in `{key}` ({name})",
                         "take it out of one of them, or split the set with `folds`",
                     )
-            for file, session in sets.files(keys).items():
-                if file in files:
+            for source in sets.files(keys):
+                if same := files.find(source):
                     raise InputError(
-                        f"config: run {run} trains on session {'/'.join(files[file])} and names {'/'.join(session)} in `{key}` ({name}), but both are {file}",
+                        f"config: run {run} trains on session {_session(same)} and names {_session(source)} in `{key}` ({name}), but {how(same, source)}",
                         "correct the paths of these sessions in the sheet, or take one of them out",
                     )
             for person, (_, session) in sets.identities(keys).items():
@@ -36,6 +37,10 @@ def check_leaks(
                         f"config: run {run} trains on {called} in session {'/'.join(there)}, who is in session {'/'.join(session)} of `{key}` ({name})",
                         "keep the sessions of one person together (column `identity` of the sheet): in one set, or in one fold as `folds: {by: 5}` does",
                     )
+
+
+def _session(source: Source) -> str:
+    return f"{source.participant.dataset}/{source.participant.session}"
 
 
 def check_mixture(run: str, evaluate: tuple[str, ...], sets: Sets) -> None:

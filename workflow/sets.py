@@ -8,10 +8,10 @@
 A set lies in one dataset, and its name starts with it: scores and table columns are dataset/set.
 """
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from corpora.duplicates import Source, sources
 from corpora.sheet import SPLITS, Participant
 from model.configs.base import did_you_mean
 from runtime import InputError
@@ -50,6 +50,7 @@ class Sets:
                 self._included.add(key)
         self._declared = {name: s for name, s in declared.items() if s is not None}
         self._found: dict[str, list[Key]] = {}
+        self._files: dict[Key, list[Source]] = {}
 
     def __iter__(self):
         """Splits of the sheet, then the declared sets."""
@@ -111,15 +112,12 @@ class Sets:
             person_key(p.identity): (p.identity, k) for k, p in self._present(keys) if p.identity
         }
 
-    def files(self, keys: Iterable[Key]) -> dict[str, Key]:
-        """Recordings, streams and labels of these sessions -> a session they belong to."""
-        paths = ("video", "audio", "streams", "labels")
-        return {
-            os.path.normpath(getattr(p, column)): k
-            for k, p in self._present(keys)
-            for column in paths
-            if getattr(p, column)
-        }
+    def files(self, keys: Iterable[Key]) -> list[Source]:
+        """Recordings, streams and labels of these sessions."""
+        for k in (keys := list(keys)):
+            if k not in self._files:
+                self._files[k] = [s for _, p in self._present([k]) for s in sources(p)]
+        return [s for k in keys for s in self._files[k]]
 
     def together(self, keys: Sequence[Key]) -> list[list[Key]]:
         """Sessions that share people, directly or through others, in the order of `keys`."""
