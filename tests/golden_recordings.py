@@ -195,15 +195,6 @@ def labels(folder):
     return outputs(folder / "labels.h5")
 
 
-@golden("alignment.session")
-def session(folder):
-    results = results_folder(folder)
-    command = ["--session", SPEECH, "--clock", results / "aligned/noxi/001/clock.json"]
-    command += ["--features", "clip_face", "wav2vec2", "--labels-roles", "expert", "--split", "val"]
-    run("alignment.session", *command, "--results", results, "--out", folder / "index.h5")
-    return outputs(folder / "index.h5")
-
-
 @golden("alignment.qc")
 def quality(folder):
     results = results_folder(folder)

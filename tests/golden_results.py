@@ -117,8 +117,11 @@ def train(folder):
 
 @golden("inference.predict")
 def predict(folder):
-    specs = [write_session(folder, "mpiigi", "009", SEATS, 5.0, 1, labels=False) + "@test"]
-    specs += [write_session(folder, "mpiigi", "010", SEATS, 4.0, 2, labels=False) + "@test"]
+    # Enough sessions that a shuffled partner depends on how it is drawn.
+    specs = [
+        write_session(folder, "mpiigi", f"{i:03d}", SEATS, 3.0, i, labels=False) + "@test"
+        for i in range(9, 13)
+    ]
     common = ["--checkpoint", checkpoint(folder / "m.safetensors"), "--sessions", *specs]
     common += ["--results", folder]
     found = {}
