@@ -100,6 +100,8 @@ onstart:
     one_job_per_gpu(workflow)
     warn_about_versions(study)
     plan_outputs(workflow)
+    if applying:
+        study.remember_folder()
 
 
 onsuccess:

@@ -19,40 +19,31 @@ script also scores what is there of a prediction that is too short; here that is
 
 import argparse
 import json
-import lzma
 import math
-import struct
 import sys
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from evaluation.confusion import Confusion
+from evaluation.handed_in import Submission
 from evaluation.layouts import LAYOUTS, Layout
 from evaluation.metrics import Moments, merge_all
 from formats.label_csv import read_labels
 from formats.numbers import decimal
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
-from store.plain import read_plain
 
 log = get_logger("official")
 
+SHOWN = 5  # files in a warning
 PAIRINGS = ("positional", "compact")
 # The two ratings of PInSoRo, in the order of the challenge's own configs.
 KINDS = {
     "task_engagement": ("goaloriented", "aimless", "adultseeking", "noplay"),
     "social_engagement": ("solitary", "onlooker", "parallel", "associative", "cooperative"),
 }
-# What zipfile and its decompressors raise on a damaged, encrypted or exotic archive.
-ZIP_DAMAGE = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError,
-    NotImplementedError, ValueError, OverflowError, MemoryError, struct.error,
-)  # fmt: skip
-MOST_BYTES = 1 << 26  # a day of predictions has 20 MB; members are read this far, never unpacked
 
 
 def pair(truth: np.ndarray, prediction: np.ndarray, pairing: str) -> tuple[np.ndarray, np.ndarray]:
@@ -81,51 +72,6 @@ def combined(scores: dict[str, float], layout: Layout) -> float:
             "give --truth for every folder, or look at the single scores",
         )
     return sum(weight * scores[name] for name, weight in layout.weights.items())
-
-
-class Submission:
-    """Files of a submission, a folder or a zip: (folder, session, role) -> lines."""
-
-    def __init__(self, path: str | Path, layout: Layout):
-        self.path, self.layout = Path(path), layout
-        self._zip = None
-        if self.path.is_file():
-            try:
-                self._zip = zipfile.ZipFile(self.path)
-            except (*ZIP_DAMAGE, UnicodeDecodeError) as e:
-                raise InputError(f"{path} is no zip file", "make it again") from e
-        elif not self.path.is_dir():
-            raise InputError(f"{path} does not exist", "give the zip or its folder")
-
-    def lines(self, folder: str, session: str, role: str) -> list[str]:
-        """Lines of one participant's file; InputError when it is not there."""
-        name = self.layout.member(folder, session, role)
-        try:
-            if self._zip is not None:
-                with self._zip.open(name) as member:
-                    raw = member.read(MOST_BYTES + 1)
-            else:
-                if not (self.path / name).resolve().is_relative_to(self.path.resolve()):
-                    raise InputError(
-                        f"{self.path}: {name} is a link that leaves the folder",
-                        "put the file there",
-                    )
-                raw = read_plain(self.path / name, MOST_BYTES)
-            text = raw.decode("ascii").replace("\r\n", "\n").replace("\r", "\n")
-        except (KeyError, FileNotFoundError) as e:
-            raise InputError(
-                f"{self.path} lacks {name}", "predict this participant, and make it again"
-            ) from e
-        except UnicodeDecodeError as e:
-            raise InputError(f"{self.path}: {name} is no plain text", "make it again") from e
-        except ZIP_DAMAGE as e:
-            raise InputError(
-                f"{self.path}: {name} cannot be read ({' '.join(str(e).split())[:100]})",
-                "make it again",
-            ) from e
-        if len(raw) > MOST_BYTES:
-            raise InputError(f"{self.path}: {name} has over {MOST_BYTES} bytes", "make it again")
-        return text.splitlines()
 
 
 def truth_files(root: Path, name: str) -> Iterator[tuple[str, str, Path]]:
@@ -239,6 +185,9 @@ def score(
             raise InputError(
                 f"{root} holds no label for {folder}", f"it needs <session>/<role>.{label}"
             )
+    if surplus := submission.of_nobody(truths):
+        shown = ", ".join(map(repr, surplus[:SHOWN])) + (" ..." if len(surplus) > SHOWN else "")
+        log.warning("%d files belong to nobody with labels: %s", len(surplus), shown)
     result: dict[str, object] = {"year": layout.year, "pairing": pairing, "scores": scores}
     result |= ({"kappa": kappas} if kappas else {}) | {"frames": frames}
     if set(layout.weights) <= set(scores):

@@ -273,3 +273,56 @@ def test_what_is_not_there_is_named(house, tmp_path):
     broken.write_bytes(b"no")
     with pytest.raises(InputError, match="is not a model file"):
         applied(house, predict={"run": "broken", "seed": 1})
+
+
+def test_another_folder_of_the_same_name_is_refused(house, tmp_path):
+    """a/day1, then b/day1: their results would lie in one place."""
+    _, config = house
+    for place in ("a", "b"):
+        (tmp_path / place / "day1/s").mkdir(parents=True)
+        write_video(tmp_path / place / "day1/s/r.mp4", frames=150)
+        write_wav(tmp_path / place / "day1/s/r.wav", voice(6, 1))
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/runs").symlink_to(Path(config["results"]) / "runs")
+
+    def applied(place):
+        over = {**config, "results": str(tmp_path / "results"), "corpus": str(place)}
+        return Application(merge(load_config(), over))
+
+    first = applied(tmp_path / "a/day1")
+    first.remember_folder()
+    origin = tmp_path / "results/applied/day1/folder.json"
+    assert json.loads(origin.read_text())["folder"] == "a/day1"
+    assert str(tmp_path) not in origin.read_text()
+    applied(tmp_path / "a/day1")
+    applied(tmp_path / "b/../a/day1")  # the same folder in other words
+    with pytest.raises(InputError, match=r"another folder of this name \(a/day1\).*\n.*rename"):
+        applied(tmp_path / "b/day1")
+    origin.unlink()
+    applied(tmp_path / "b/day1")
+
+
+def test_answers_are_counted_and_what_is_older_is_told(house, tmp_path):
+    _, config = house
+    (tmp_path / "day1/s").mkdir(parents=True)
+    write_video(tmp_path / "day1/s/r.mp4", frames=150)
+    write_wav(tmp_path / "day1/s/r.wav", voice(6, 1))
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/runs").symlink_to(Path(config["results"]) / "runs")
+    over = {**config, "results": str(tmp_path / "results"), "corpus": str(tmp_path / "day1")}
+    study = Application(merge(load_config(), over))
+    home = tmp_path / "results/applied/day1/engagement/day1"
+    for name in ("s/r", "gone/r"):
+        (home / name).parent.mkdir(parents=True)
+        (home / f"{name}.engagement.csv").write_text("x")
+    lines = study.closing().splitlines()
+    assert lines[0].startswith("engagement") and lines[0].endswith("/*.engagement.csv (1)")
+    assert [line for line in lines if line.startswith("older")] == [
+        f"older       {home}/gone/r.engagement.csv: of nobody in {tmp_path / 'day1'}"
+    ]
+
+
+@pytest.mark.parametrize("value", [202405, 7, 1.5])
+def test_a_folder_whose_name_snakemake_takes_for_a_number(value):
+    with pytest.raises(InputError, match=r"corpus: .* is not of type.*\n.*corpus=\./2024_05"):
+        check_config(load_config() | {"corpus": value})

@@ -9,8 +9,9 @@ from evaluation_data import write_labels, write_predictions
 from sklearn.metrics import cohen_kappa_score
 
 from evaluation import fairness, official
+from evaluation.handed_in import Submission
 from evaluation.layouts import LAYOUTS
-from evaluation.official import KINDS, Submission, combined, pair, score
+from evaluation.official import KINDS, combined, pair, score
 from runtime import InputError
 
 LAYOUT = LAYOUTS[2026]

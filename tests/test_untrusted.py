@@ -22,8 +22,8 @@ import yaml
 
 from alignment.clock import make_clock
 from corpora.sheet import read_sheet
+from evaluation.handed_in import Submission
 from evaluation.layouts import LAYOUTS
-from evaluation.official import Submission
 from evaluation.render import Row, Table, to_csv, to_latex, to_markdown, to_terminal
 from extractors.weights import checkpoint_files
 from media.audio import audio_blocks
@@ -206,7 +206,7 @@ def test_a_decompression_bomb_is_refused_before_memory_is_taken(tmp_path):
     assert path.stat().st_size < 1 << 20
     code = (
         "import resource\nfrom pathlib import Path\nfrom evaluation.layouts import LAYOUTS\n"
-        "from evaluation.official import Submission\nfrom runtime import InputError\n"
+        "from evaluation.handed_in import Submission\nfrom runtime import InputError\n"
         "used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + (250 << 20),) * 2)\n"
         f"try:\n    Submission({str(path)!r}, LAYOUTS[{LAYOUT.year}]).lines({FOLDER!r}, '001', 'expert')\n"
@@ -327,12 +327,20 @@ def test_names_and_notes_are_escaped_in_every_form(text):
 # ---- end to end ----
 
 
-@pytest.mark.parametrize("name", ["{x}.mp4", "a{output}", "a\x1b[2J.mp4", "\u202egpm.mp4"])
-def test_paths_that_the_job_graph_cannot_name_are_refused(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "held"),
+    [
+        ("{x}.mp4", "a brace"),
+        ("a{output}", "a brace"),
+        ("a\x1b[2J.mp4", r"U\+001B CONTROL"),
+        ("\u202egpm.mp4", r"U\+202E RIGHT-TO-LEFT OVERRIDE"),
+    ],
+)
+def test_paths_that_the_job_graph_cannot_name_are_refused(tmp_path, name, held):
     (tmp_path / "s.tsv").write_text(
         f"dataset\tsplit\tsession\trole\tvideo\nd\ttrain\ts\tr\t{name}\n"
     )
-    with pytest.raises(InputError, match="brace or control character"):
+    with pytest.raises(InputError, match=f"holds {held}, which the job graph cannot name"):
         read_sheet(tmp_path / "s.tsv", check_files=False)
 
 

@@ -9,6 +9,8 @@ with each of its models, and the mean of these is what the csv files hold.
 """
 
 import dataclasses
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from corpora.layout import subfolders
 from corpora.sheet import Participant
 from media.container import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from runtime import InputError
+from store.atomic import write_text
 from workflow.config import check_config
 from workflow.options import options
 from workflow.recordings import is_stream
@@ -117,6 +120,38 @@ class Application(Study):
         for person in self.participants:
             for feature in needed:
                 self.check_feature(person, feature, f"run {self.run}")
+        self._check_same_folder()
+
+    def _check_same_folder(self) -> None:
+        """InputError where the results of this name belong to another folder (a/day1, b/day1)."""
+        try:
+            kept = json.loads(self._origin.read_text(encoding="utf-8"))
+            name, identity = kept["folder"], kept["identity"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # nothing was predicted under this name, or by an older version
+        if identity != self._identity["identity"]:
+            raise InputError(
+                f"{self.results} holds the results of another folder of this name ({name}), not of"
+                f" {self.corpus}",
+                f"rename {self.corpus}, or move {self.results} away; if it is the same folder and was only"
+                f" moved: rm '{self._origin}'",
+            )
+
+    @property
+    def _origin(self) -> Path:
+        return Path(self.results) / "folder.json"
+
+    @property
+    def _identity(self) -> dict[str, str]:
+        """Which folder this is, without telling where on the machine it lies."""
+        place = Path(self.corpus).resolve()
+        digest = hashlib.sha256(os.fsencode(place)).hexdigest()
+        return {"folder": "/".join(place.parts[-2:]).lstrip("/"), "identity": digest[:16]}
+
+    def remember_folder(self) -> None:
+        """Keep which folder the results belong to (call in onstart)."""
+        self._origin.parent.mkdir(parents=True, exist_ok=True)
+        write_text(self._origin, json.dumps(self._identity, indent=2, ensure_ascii=False) + "\n")
 
     def rows(self) -> list[Participant]:
         return self.people
@@ -192,9 +227,11 @@ class Application(Study):
 
     def closing(self) -> str:
         """What a person reads last."""
-        lines = [
-            f"engagement  {Path(self.results) / 'engagement' / self.dataset}/*/*.engagement.csv"
-        ]
+        home = Path(self.results) / "engagement" / self.dataset
+        files = set(self.csv_files)
+        lines = [f"engagement  {home}/*/*.engagement.csv ({len(files)})"]
+        older = sorted(p for p in home.glob("*/*.engagement.csv") if str(p) not in files)
+        lines += [f"older       {p}: of nobody in {self.corpus}" for p in older]
         lines += [f"left out    {p.session}/{p.role}: {p.exclude_reason}" for p in self.excluded]
         lines += [f"unusable    {line}" for line in unusable(self)]
         return "\n".join(lines)

@@ -238,7 +238,20 @@ def _sentence(error) -> tuple[str, str]:
         hint = f"did you mean `{near[0]}`? " if near else ""
         return f"{where}: {error.instance!r} is not allowed", f"{hint}allowed: {', '.join(allowed)}"
     about = error.schema.get("description", "")
+    if (
+        error.validator == "type"
+        and "string" in error.validator_value
+        and _is_number(error.instance)
+    ):
+        return f"{where}: {error.message}", (
+            "Snakemake reads a word of digits (2024_05, 007) as a number: write a file or folder as"
+            f" ./NAME ({where}=./2024_05), other text in quotes"
+        )
     return f"{where}: {error.message}", f"this key is: {about}" if about else "see config.yaml"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def load_config(configfiles: list[str | Path] = ()) -> dict:

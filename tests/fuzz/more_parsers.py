@@ -10,8 +10,9 @@ import torch
 from safetensors.numpy import save_file
 
 from evaluation.curves import read_history
+from evaluation.handed_in import Submission
 from evaluation.layouts import LAYOUTS
-from evaluation.official import Submission, numbers
+from evaluation.official import numbers
 from extractors.weights import checkpoint_files
 from media.probe import probe
 from model.checkpoint import load_tensors
