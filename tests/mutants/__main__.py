@@ -44,9 +44,13 @@ use_git_change_detection = false
 
 
 def copy_of_repository(at: Path, module: str, tests: list[str]) -> None:
-    """The files that git knows, with mutmut's settings for one module."""
+    """The files that git does not ignore, with mutmut's settings for one module."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).is_file():
