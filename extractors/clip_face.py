@@ -1,41 +1,31 @@
 """CLIP image embedding of the face region (feature `clip_face`).
 
-    python -m extractors.clip_face --faces ROLE.h5 --crops ROLE.crops.mkv --weights DIR --out clip_face.h5
-
 `encode_image` of an open_clip model, not L2-normalised (the length of the vector is kept; the
 challenge's CLIP features are raw as well), of each picture of the crop store that holds the face;
 the other rows are NaN and invalid. Default model ViT-B-32, 512 values per row.
 
-Weights: a folder in open_clip's local layout (open_clip_config.json + open_clip_model.safetensors)
-or the manifest that extractors/weights.py wrote about one. Only the image tower is built and read.
+Weights: a folder in open_clip's local layout (open_clip_config.json + open_clip_model.safetensors),
+checked by extractors/weights.py. Only the image tower is built and read.
 No pickle, no code from the folder. Preprocessing is open_clip's own for evaluation. Pictures are
 decoded in a background thread while the model computes.
 """
 
-import argparse
 import logging
 import queue
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from extractors.crops import read_crops
-from extractors.face_track import FaceTrack, read_track
+from extractors.face_track import FaceCrops, FaceTrack
 from extractors.halving import Halving
-from extractors.weights import resolve
+from extractors.rows import FeatureRows
 from runtime import InputError, progress
-from runtime.device import describe_device, limit_threads, pick_device
-from runtime.job import add_job_arguments, run_job
-from runtime.log import command_line
+from runtime.device import pick_device
 from runtime.torchvision_cpu import allow_torchvision_without_cuda
-from store.features import FeatureAttributes, FeatureWriter
-from store.sidecar import write_sidecar
 
-PACKAGES = ["av", "h5py", "numpy", "open_clip_torch", "pillow", "torch", "torchvision"]
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
 PURE = {"fp32": "fp32", "bf16": "pure_bf16", "fp16": "pure_fp16"}
@@ -181,142 +171,52 @@ def batches(
         thread.join()
 
 
-def write_rows(
-    writer: FeatureWriter, track: FaceTrack, start: int, stop: int, rows=(), values=None
-) -> None:
-    """Append rows start..stop-1; `values` (len(rows), dim) go to `rows`, the rest is NaN."""
-    dim = len(writer.attributes.dim_names)
+def in_rows(
+    track: FaceTrack, start: int, stop: int, dim: int, rows=(), values=None
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Rows start..stop-1 piece by piece; `values` (len(rows), dim) go to `rows`, the rest is NaN."""
     for first in range(start, stop, ROWS):
         last = min(first + ROWS, stop)
         block = np.full((last - first, dim), np.nan, np.float32)
         if values is not None:
             inside = (rows >= first) & (rows < last)
             block[rows[inside] - first] = values[inside]
-        writer.append(block, track.time[first:last], track.valid[first:last])
+        yield block, track.time[first:last], track.valid[first:last]
 
 
-def extract_clip_face(
-    faces: str | Path,
-    crops: str | Path,
-    weights: str | Path,
-    out: str | Path,
-    *,
-    precision: str = "fp32",
-    dtype: str = "float16",
-    batch_size: int = 32,
-    threads: int = 1,
-    fingerprint: str = "",
-    command: str = "",
-) -> None:
-    """Write the feature file `out` (T rows) and its sidecar.
+def rows(face: FaceCrops, *, weights: Path, precision: str, batch_size: int) -> FeatureRows:
+    """Embeddings of a recording, one row per video frame.
 
-    Raises InputError for missing or foreign weights and for faces and crops that do not fit.
+    weights : checked folder of a checkpoint. batch_size : pictures per call of the model.
+
+    Raises InputError for foreign weights and for faces and crops that do not fit.
     """
-    start = time.monotonic()
     if batch_size < 1:
         raise InputError(f"clip_face: batch size {batch_size}", "choose a batch size of 1 or more")
-    track = read_track(faces)
-    checkpoint = resolve(weights, "clip_face")
-    device = str(pick_device())
-    limit_threads(threads)
-    tower = ImageTower(checkpoint.directory, precision, device)
-    attributes = FeatureAttributes(
-        feature="clip_face",
-        native_rate_hz=track.rate_hz,
+    track = face.track
+    tower = ImageTower(weights, precision, str(pick_device()))
+
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        encode = Halving(tower.encode, "pictures")
+        done = 0
+        work = progress(
+            batches(face.crops, track, tower.prepare, batch_size),
+            "clip_face",
+            total=-(-int(track.valid.sum()) // batch_size),
+            unit="batches",
+        )
+        for at, pictures in work:
+            stop = int(at[-1]) + 1
+            yield from in_rows(track, done, stop, tower.dim, at, encode(pictures))
+            done = stop
+        yield from in_rows(track, done, len(track), tower.dim)
+
+    return FeatureRows(
+        rate_hz=track.rate_hz,
         window_s=0.0,
         hop_s=track.hop_s,
         dim_names=[f"clip_{i}" for i in range(tower.dim)],
-        extractor="extractors.clip_face",
-        model_id=checkpoint.model_id,
-        model_revision=checkpoint.model_revision,
+        blocks=blocks(),
         precision=precision,
-        fingerprint=fingerprint,
-        settings={
-            "weights": checkpoint.digest,
-            "precision": precision,
-            "dtype": dtype,
-            "faces": track.settings,
-        },
-        extra={"normalized": False},
+        attributes={"normalized": False},
     )
-    encode = Halving(tower.encode, "pictures")
-    total = -(-int(track.valid.sum()) // batch_size)
-    done = 0
-    with FeatureWriter(out, attributes, dtype) as writer:
-        work = progress(
-            batches(crops, track, tower.prepare, batch_size),
-            "clip_face",
-            total=total,
-            unit="batches",
-        )
-        for rows, pictures in work:
-            stop = int(rows[-1]) + 1
-            write_rows(writer, track, done, stop, rows, encode(pictures))
-            done = stop
-        write_rows(writer, track, done, len(track))
-    write_sidecar(
-        out,
-        inputs={"faces": faces, "crops": crops},
-        settings={"precision": precision, "dtype": dtype, "weights": checkpoint.settings},
-        fingerprint=fingerprint,
-        packages=PACKAGES,
-        command=command,
-        counts={"rows": len(track), "valid": int(track.valid.sum())},
-        seconds=time.monotonic() - start,
-        device=describe_device(),
-    )
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m extractors.clip_face",
-        description="open_clip image embedding of the face region, one row per video frame.",
-    )
-    parser.add_argument("--faces", required=True, metavar="FILE", help="faces file (.h5)")
-    parser.add_argument("--crops", required=True, metavar="FILE", help="crop store (.crops.mkv)")
-    parser.add_argument(
-        "--weights",
-        required=True,
-        metavar="DIR",
-        help="open_clip folder (open_clip_config.json + open_clip_model.safetensors), or the manifest "
-        "of one (python -m extractors.weights)",
-    )
-    parser.add_argument("--out", required=True, metavar="FILE", help="feature file to write (.h5)")
-    parser.add_argument(
-        "--precision",
-        choices=list(PURE),
-        default="fp32",
-        help="of weights and computation; bf16 is twice as fast on recent CPUs, fp16 is for GPUs",
-    )
-    parser.add_argument(
-        "--dtype", choices=["float16", "float32"], default="float16", help="how values are stored"
-    )
-    parser.add_argument(
-        "--batch-size", type=int, default=32, help="pictures per call of the model (default: 32)"
-    )
-    add_job_arguments(parser)
-    return parser
-
-
-def main(argv: list[str] | None = None) -> int:
-    def work(a: argparse.Namespace) -> None:
-        extract_clip_face(
-            a.faces,
-            a.crops,
-            a.weights,
-            a.out,
-            precision=a.precision,
-            dtype=a.dtype,
-            batch_size=a.batch_size,
-            threads=a.threads,
-            fingerprint=a.fingerprint,
-            command=command_line(
-                "extractors.clip_face", list(sys.argv[1:] if argv is None else argv)
-            ),
-        )
-
-    return run_job("extractors.clip_face", build_parser(), work, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,6 +8,7 @@ belongs to picture k of the crop store.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import h5py
@@ -17,6 +18,34 @@ from runtime import InputError
 from store.features import open_hdf5
 
 ROWS = 1024
+
+
+@dataclass(frozen=True)
+class FaceCrops:
+    """The face of one person: faces file and crop store, as extractors/faces.py wrote them."""
+
+    faces: str | Path
+    crops: str | Path
+
+    @cached_property
+    def track(self) -> "FaceTrack":
+        """The faces file, read once; raises InputError (read_track)."""
+        return read_track(self.faces)
+
+    @property
+    def inputs(self) -> dict[str, str | Path]:
+        """For the sidecar: the files that are read."""
+        return {"faces": self.faces, "crops": self.crops}
+
+    @property
+    def below(self) -> dict[str, object]:
+        """Settings of what the feature stands on: how the faces were found and cropped."""
+        return {"faces": self.track.settings}
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """For the sidecar: how they are read; nothing to choose."""
+        return {}
 
 
 @dataclass(frozen=True)

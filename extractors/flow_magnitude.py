@@ -1,7 +1,5 @@
 """Speed of the optical flow at facial landmarks (feature `flow_magnitude`).
 
-    python -m extractors.flow_magnitude --faces ROLE.h5 --crops ROLE.crops.mkv --out flow_magnitude.h5
-
 33 values per row: the mean length of the flow vectors in a window around each of 32 landmarks of
 MediaPipe's face mesh (`LANDMARKS`; left and right are the person's own), and `face`, the mean over
 all 468 landmarks. The window is a square with a side of 1/16 of the crop. All values in crop
@@ -10,25 +8,17 @@ landmarks and carries frame k's time; row 0 is invalid. A landmark outside the c
 at the nearest edge; the sidecar counts them.
 """
 
-import argparse
-import sys
-import time
-from pathlib import Path
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
 
 from extractors.dense_flow import METHOD, SIZE, dense_flow, flow_rows
-from extractors.face_track import landmark_rows, read_track
+from extractors.face_track import FaceCrops, landmark_rows
+from extractors.rows import FeatureRows
 from runtime import InputError, progress
-from runtime.device import limit_threads
-from runtime.job import add_job_arguments, run_job
-from runtime.log import command_line
-from store.features import FeatureAttributes, FeatureWriter
-from store.sidecar import write_sidecar
 
 ROWS = 512
-PACKAGES = ["av", "h5py", "numpy", "opencv-contrib-python"]
 WINDOW = SIZE // 16
 MESH = 468
 # Name -> index in MediaPipe's canonical face mesh.
@@ -86,106 +76,45 @@ def gather(flow: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     return np.append(at[_CHOSEN], at.mean(dtype=np.float64)).astype(np.float32)
 
 
-def extract_flow_magnitude(
-    faces: str | Path,
-    crops: str | Path,
-    out: str | Path,
-    *,
-    dtype: str = "float16",
-    threads: int = 1,
-    fingerprint: str = "",
-    command: str = "",
-) -> None:
-    """Write the feature file `out` (T rows, 33 columns) and its sidecar.
+def rows(face: FaceCrops) -> FeatureRows:
+    """Speed at the landmarks of a recording, one row of 33 columns per video frame.
 
     Raises InputError when the faces file has fewer than 468 landmarks or does not fit the crops.
     """
-    start = time.monotonic()
-    limit_threads(threads)
-    track = read_track(faces)
+    track = face.track
     if track.landmarks < MESH:
         raise InputError(
-            f"{faces} holds {track.landmarks} landmarks per frame, the face mesh has {MESH}",
-            f"delete it and run the faces job again: rm '{faces}'",
+            f"{face.faces} holds {track.landmarks} landmarks per frame, the face mesh has {MESH}",
+            f"delete it and run the faces job again: rm '{face.faces}'",
         )
     valid, _ = flow_rows(track)
-    attributes = FeatureAttributes(
-        feature="flow_magnitude",
-        native_rate_hz=track.rate_hz,
-        window_s=track.hop_s,
-        hop_s=track.hop_s,
-        dim_names=DIM_NAMES,
-        extractor="extractors.flow_magnitude",
-        model_id=METHOD,
-        fingerprint=fingerprint,
-        settings={"dtype": dtype, "faces": track.settings},
-        extra={"unit": "crop widths per second", "flow_size": SIZE, "window": WINDOW},
-    )
-    rows = np.full((ROWS, len(DIM_NAMES)), np.nan, np.float32)
-    outside = 0
-    with FeatureWriter(out, attributes, dtype) as writer:
+    counts = {"landmarks_outside_crop": 0}
+
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        block = np.full((ROWS, len(DIM_NAMES)), np.nan, np.float32)
         fields = progress(
-            dense_flow(crops, track), "flow_magnitude", total=len(track), unit="frames"
+            dense_flow(face.crops, track), "flow_magnitude", total=len(track), unit="frames"
         )
         for k, (field, landmarks) in enumerate(
             zip(fields, landmark_rows(track, MESH), strict=True)
         ):
             if field is None:
-                rows[k % ROWS] = np.nan
+                block[k % ROWS] = np.nan
             else:
-                rows[k % ROWS] = gather(field, landmarks)
-                outside += int(((landmarks < 0) | (landmarks > 1)).any(axis=1)[_CHOSEN].sum())
+                block[k % ROWS] = gather(field, landmarks)
+                outside = ((landmarks < 0) | (landmarks > 1)).any(axis=1)[_CHOSEN]
+                counts["landmarks_outside_crop"] += int(outside.sum())
             if k % ROWS == ROWS - 1 or k == len(track) - 1:
                 part = slice(k - k % ROWS, k + 1)
-                writer.append(rows[: k % ROWS + 1], track.time[part], valid[part])
-    write_sidecar(
-        out,
-        inputs={"faces": faces, "crops": crops},
-        settings={"dtype": dtype},
-        fingerprint=fingerprint,
-        packages=PACKAGES,
-        command=command,
-        counts={
-            "rows": len(track),
-            "valid": int(valid.sum()),
-            "landmarks_outside_crop": outside,
-        },
-        seconds=time.monotonic() - start,
+                yield block[: k % ROWS + 1], track.time[part], valid[part]
+
+    return FeatureRows(
+        rate_hz=track.rate_hz,
+        window_s=track.hop_s,
+        hop_s=track.hop_s,
+        dim_names=DIM_NAMES,
+        blocks=blocks(),
+        model_id=METHOD,
+        attributes={"unit": "crop widths per second", "flow_size": SIZE, "window": WINDOW},
+        counts=counts,
     )
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m extractors.flow_magnitude",
-        description="Length of the optical flow around 32 facial landmarks and over the whole face, "
-        "in crop widths per second.",
-    )
-    parser.add_argument("--faces", required=True, metavar="FILE", help="faces file (.h5)")
-    parser.add_argument("--crops", required=True, metavar="FILE", help="crop store (.crops.mkv)")
-    parser.add_argument("--out", required=True, metavar="FILE", help="feature file to write (.h5)")
-    parser.add_argument(
-        "--dtype", choices=["float16", "float32"], default="float16", help="how values are stored"
-    )
-    add_job_arguments(parser)
-    return parser
-
-
-def main(argv: list[str] | None = None) -> int:
-    def work(a: argparse.Namespace) -> None:
-        extract_flow_magnitude(
-            a.faces,
-            a.crops,
-            a.out,
-            dtype=a.dtype,
-            threads=a.threads,
-            fingerprint=a.fingerprint,
-            command=command_line(
-                "extractors.flow_magnitude", list(sys.argv[1:] if argv is None else argv)
-            ),
-        )
-
-    return run_job("extractors.flow_magnitude", build_parser(), work, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,13 +1,45 @@
-"""What every audio extractor looks at: whether anything is heard, and which rows lie in a gap."""
+"""What audio extractors read, whether anything is heard in it, and which rows lie in a gap."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from media.audio import is_silent
+from media.audio import AudioStream, audio_blocks, is_silent
 from runtime import get_logger
 
 log = get_logger("sound")
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The sound of one person.
+
+    audio : sound file, or video with sound. audio_channel : from 0; None: mean of all channels.
+    """
+
+    audio: str | Path
+    audio_channel: int | None = None
+
+    @property
+    def inputs(self) -> dict[str, str | Path]:
+        """For the sidecar: the files that are read."""
+        return {"audio": self.audio}
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """For the sidecar: how they are read."""
+        return {"audio_channel": self.audio_channel}
+
+    @property
+    def below(self) -> dict[str, object]:
+        """Settings of what the feature stands on: nothing that we made."""
+        return {}
+
+    def blocks(self, rate_hz: int) -> AudioStream:
+        """Mono float32 blocks at `rate_hz` from the first sample on (media.audio)."""
+        return audio_blocks(self.audio, rate_hz=rate_hz, channel=self.audio_channel)
 
 
 class Listener:

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from extractors.declared import EXTRACTORS
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
 from store.atomic import write_text
@@ -32,15 +33,7 @@ from store.sidecar import sha256
 
 log = get_logger("weights")
 
-# Files that belong to a checkpoint, by the feature that reads it.
-PATTERNS = {
-    "wav2vec2": ("*.json", "*.safetensors"),
-    "clip_face": ("open_clip_config.json", "open_clip_model.safetensors"),
-}
-REQUIRED = {
-    "wav2vec2": ("config.json", "preprocessor_config.json"),
-    "clip_face": ("open_clip_config.json",),
-}
+CHECKPOINTS = {e.name: e.checkpoint for e in EXTRACTORS.values() if e.checkpoint}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 MANIFEST_VERSION = 1
 
@@ -126,7 +119,9 @@ def checkpoint_files(directory: Path, feature: str) -> list[Path]:
     setting = f"features.{feature}.weights"
     if not directory.is_dir():
         raise InputError(f"{where} is not a folder", f"correct {setting} in the config")
-    files = sorted({p for pattern in PATTERNS[feature] for p in directory.glob(pattern)})
+    files = sorted(
+        {p for pattern in CHECKPOINTS[feature].patterns for p in directory.glob(pattern)}
+    )
     tensors = [p for p in files if p.suffix == ".safetensors"]
     if not tensors:
         pickles = sorted(p.name for p in directory.iterdir() if p.suffix in PICKLES)
@@ -135,7 +130,7 @@ def checkpoint_files(directory: Path, feature: str) -> list[Path]:
             f"{where} holds {held}",
             "convert the checkpoint to safetensors (docs/audio.md, Weights) or choose another folder",
         )
-    for name in REQUIRED[feature]:
+    for name in CHECKPOINTS[feature].required:
         if not (directory / name).is_file():
             raise InputError(f"{where} has no {name}", f"copy it there, or correct {setting}")
     for path in files:
@@ -184,7 +179,7 @@ def download(
         fetch(
             repository,
             revision=revision,
-            allow_patterns=list(PATTERNS[feature]),
+            allow_patterns=list(CHECKPOINTS[feature].patterns),
             local_dir=folder,
         )
     except Exception as e:  # the hub's client raises a dozen unrelated types
@@ -248,7 +243,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m extractors.weights",
         description="Check (or download) a checkpoint and write its manifest with checksums.",
     )
-    parser.add_argument("--feature", required=True, choices=sorted(PATTERNS), help="who reads it")
+    parser.add_argument(
+        "--feature", required=True, choices=sorted(CHECKPOINTS), help="who reads it"
+    )
     parser.add_argument("--directory", help="local weights folder")
     parser.add_argument("--repository", help="hub id ORG/NAME (with --revision)")
     parser.add_argument("--revision", help="commit of the repository, 40 hex digits")
