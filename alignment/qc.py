@@ -30,7 +30,6 @@ from store.atomic import write_text
 from store.hdf5 import open_hdf5, reading, remake
 from store.session_spec import SessionSpec, parse_spec
 
-VISUAL = ("clip_face", "flow", "flow_magnitude")
 AUDIO_RATE_HZ = 16000
 CLIPPED_AT = 0.99
 PIECE = AUDIO_RATE_HZ // 20
@@ -117,10 +116,12 @@ def session_quality(
     features: list[str],
     label_roles: Iterable[str] = (),
     audio: dict[str, tuple[str, int | None]] | None = None,
+    faces: bool = False,
 ) -> tuple[dict[str, object], dict[str, np.ndarray]]:
     """The record of a session, and the validity (N,) of each ``role feature`` for the timeline.
 
-    audio maps a role to (file, channel or None); without it the sound is not looked into.
+    audio maps a role to (file, channel or None); without it the sound is not looked into. faces:
+    whether people with a video have a face track.
     """
     clock = read_clock(layout.clock(results, *spec.key))
     participants, timeline = [], {}
@@ -144,8 +145,13 @@ def session_quality(
                 raise InputError(f"{path} does not fit its session's clock", remake(path))
             record["features"][name] = quality
             timeline[f"{role} {name}"] = valid
+<<<<<<< HEAD
         if probe.get("video") and any(name in VISUAL for name in features):
             record["faces"] = face_rate(layout.faces(results, *spec.key, role))
+=======
+        if faces and probe.get("video"):
+            record["faces"] = face_rate(spec.faces(results, role))
+>>>>>>> 3749f8b (refactor: each extractor is declared once; one command, one writer and one rule for all)
             if record["faces"]["face_rate"] == 0:
                 record["unusable"].append("face")
         labels = None
@@ -215,11 +221,12 @@ def write_session(
     out: str | Path,
     plot: str | Path | None,
     fingerprint: str = "",
+    faces: bool = False,
 ) -> None:
     """Write the session's JSON and, if asked for, the picture."""
     from store.atomic import atomic_path
 
-    record, timeline = session_quality(spec, results, features, label_roles, audio)
+    record, timeline = session_quality(spec, results, features, label_roles, audio, faces)
     record["fingerprint"] = fingerprint
     if plot:
         with atomic_path(plot) as temporary:
@@ -287,6 +294,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--session", required=True, metavar="SPEC", help="dataset/session:role,role")
     add("--results", default="results", metavar="DIR", help="results folder")
     add("--features", nargs="*", default=[], help="features to look at")
+    add("--faces", action="store_true", help="look at the face tracks of people with a video")
     add("--labels-roles", nargs="*", default=[], help="roles that have labels")
     add(
         "--audio",
@@ -320,6 +328,7 @@ def run(args: argparse.Namespace) -> None:
         args.out,
         args.plot,
         args.fingerprint,
+        args.faces,
     )
 
 

@@ -19,7 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from extractors.declared import EXTRACTORS
+
 RATE_HZ = 16000
+CHUNK_S = EXTRACTORS["wav2vec2"].defaults["chunk_s"]
 BASE: dict[str, object] = {}
 LARGE = {
     "hidden_size": 1024,
@@ -171,7 +174,9 @@ def speed(args: argparse.Namespace) -> None:
     import soundfile
     import torch
 
-    from extractors import egemaps, egemaps_lld
+    from extractors import egemaps
+    from extractors.run import extract
+    from extractors.sound import Sound
 
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as name:
@@ -179,12 +184,8 @@ def speed(args: argparse.Namespace) -> None:
         seconds = 60 * args.minutes
         audio, out = str(folder / "a.wav"), str(folder / "a.h5")
         soundfile.write(audio, speech_like(seconds), RATE_HZ)
-        timed(
-            "egemaps, streaming",
-            seconds,
-            lambda: egemaps.extract(audio, out, None, "streaming", "float32"),
-        )
-        timed("egemaps_lld", seconds, lambda: egemaps_lld.extract(audio, out, None, "float32"))
+        timed("egemaps, streaming", seconds, lambda: extract("egemaps", out, Sound(audio)))
+        timed("egemaps_lld", seconds, lambda: extract("egemaps_lld", out, Sound(audio)))
         timed(
             "per-window script (process_signal every 40 ms)",
             9,
@@ -200,24 +201,27 @@ def wav2vec2_speed(
     what: str, path: Path, precision: str, audio: str, seconds: float, args: argparse.Namespace
 ) -> None:
     """The whole job against the bare model on chunks of the same shape, by turns."""
-    from extractors import wav2vec2
     from extractors.encoder import load_encoder
+    from extractors.run import extract
+    from extractors.sound import Sound
 
     encoder = load_encoder(path, -1, precision)
-    frames = encoder.frames(round(wav2vec2.CHUNK_S * RATE_HZ))
+    frames = encoder.frames(round(CHUNK_S * RATE_HZ))
     n = (frames - 1) * encoder.stride + encoder.receptive
-    batch = np.stack([speech_like(wav2vec2.CHUNK_S)[:n]] * args.batch)
+    batch = np.stack([speech_like(CHUNK_S)[:n]] * args.batch)
     encoder.fit([batch[0]])
     encoder(batch)
-    calls = max(1, round(seconds / wav2vec2.CHUNK_S / args.batch / 2))
+    calls = max(1, round(seconds / CHUNK_S / args.batch / 2))
 
     def bare() -> None:
         for _ in range(calls):
             encoder(batch)
 
     def job() -> None:
-        out = str(path.parent / "a.h5")
-        wav2vec2.extract(audio, out, str(path), precision=precision, batch_size=args.batch)
+        extract(
+            "wav2vec2", path.parent / "a.h5", Sound(audio), weights=path, precision=precision,
+            batch_size=args.batch, threads=args.threads,
+        )  # fmt: skip
 
     length = calls * args.batch * n / RATE_HZ
     models, jobs = [], []
@@ -235,7 +239,7 @@ def memory(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         weights = checkpoint("small", folder)
-        for module, more in (
+        for extractor, more in (
             ("egemaps", []),
             ("egemaps_lld", []),
             ("wav2vec2", ["--weights", str(weights)]),
@@ -248,7 +252,14 @@ def memory(args: argparse.Namespace) -> None:
                         for _ in range(minutes):
                             f.write(speech_like(60))
                 begin = time.perf_counter()
-                job = [f"extractors.{module}", "--audio", str(audio), "--out", str(folder / "o.h5")]
+                job = [
+                    "extractors",
+                    extractor,
+                    "--audio",
+                    str(audio),
+                    "--out",
+                    str(folder / "o.h5"),
+                ]
                 code = (
                     # not ru_maxrss: that starts with the memory of the process that forked
                     "import re, runpy, sys\n"
@@ -265,10 +276,10 @@ def memory(args: argparse.Namespace) -> None:
                 )
                 peaks.append(int(done.stdout.split()[-1]) / 1024)
                 print(
-                    f"{module:12s} {minutes:3d} min: {peaks[-1]:6.0f} MB peak, {time.perf_counter() - begin:.0f} s",
+                    f"{extractor:12s} {minutes:3d} min: {peaks[-1]:6.0f} MB peak, {time.perf_counter() - begin:.0f} s",
                     flush=True,
                 )
-            print(f"{module:12s} grows by {100 * (peaks[-1] / peaks[0] - 1):.1f} %")
+            print(f"{extractor:12s} grows by {100 * (peaks[-1] / peaks[0] - 1):.1f} %")
 
 
 def main() -> None:

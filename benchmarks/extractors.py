@@ -25,15 +25,17 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from extractors.declared import EXTRACTORS as DECLARED
 from media.audio import audio_blocks
 from runtime.device import limit_threads, pick_device
 from runtime.torchvision_cpu import allow_torchvision_without_cuda
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE, RATE_HZ, LOOP_S = 25, 16000, 10  # frames/s, samples/s, s that are repeated
-FACES, SOUND, CROPS = "faces", ("egemaps", "egemaps_lld", "wav2vec2"), ("flow", "flow_magnitude")
-EXTRACTORS = (FACES, *SOUND, "clip_face", *CROPS)
-TORCH = ("wav2vec2", "clip_face")
+FACES, CROPS = "faces", ("flow", "flow_magnitude")
+SOUND = tuple(name for name, e in DECLARED.items() if e.reads == "sound")
+EXTRACTORS = (FACES, *DECLARED)
+TORCH = tuple(name for name, e in DECLARED.items() if e.checkpoint)
 GOAL = {FACES: 3.5, "egemaps": 20.0, "flow + flow_magnitude": 15.0}  # multiples of real time
 say = partial(print, flush=True)
 # Peak memory is asked of a small launcher's child: a process starts with its parent's maximum.
@@ -123,7 +125,8 @@ def job_command(
     name: str, folder: Path, video: Path, audio: Path, weights: dict[str, Path], threads: int
 ) -> list[str]:
     """The command line of an extractor; `folder` holds what it reads and writes."""
-    command = ["-m", f"extractors.{name}", "--out", str(folder / f"{name}.h5")]
+    module = ["extractors.faces"] if name == FACES else ["extractors", name]
+    command = ["-m", *module, "--out", str(folder / f"{name}.h5")]
     crops = str(folder / "faces.crops.mkv")
     if name == FACES:
         command += ["--video", str(video), "--crops", crops]
@@ -231,8 +234,8 @@ obvious_flow_magnitude = obvious_flow  # the same costly half, the dense flow
 def bare_model(args: argparse.Namespace) -> tuple[float, Callable]:
     """The model alone on ready inputs, at the job's batch (1 chunk, 32 pictures) and precision."""
     if args.name == "wav2vec2":
+        from benchmarks.audio import CHUNK_S
         from extractors.encoder import load_encoder
-        from extractors.wav2vec2 import CHUNK_S
 
         encoder = load_encoder(args.weights, -1, "fp32")
         x = np.resize(sound_of(args), (1, round(CHUNK_S * RATE_HZ)))

@@ -100,7 +100,7 @@ def benchmark_flow(faces: Path, crops: Path, folder: Path) -> None:
     files = ["--faces", str(faces), "--crops", str(crops)]
     jobs = {}
     for name in ("flow", "flow_magnitude"):
-        jobs[name] = ["-m", f"extractors.{name}", *files, "--out", str(folder / f"{name}.h5")]
+        jobs[name] = ["-m", "extractors", name, *files, "--out", str(folder / f"{name}.h5")]
     print(f"\nflow, flow_magnitude: {len(track)} frames, {duration:.0f} s of video")
     for name, job in jobs.items():
         (wall, cpu, memory), *_ = run_jobs([job])
@@ -203,7 +203,7 @@ def benchmark_clip(faces: Path, crops: Path, folder: Path, frames: int, threads:
     short = write_faces(
         folder / "short.h5", np.arange(len(track)) / RATE, np.arange(len(track)) < 32
     )
-    job = ["-m", "extractors.clip_face", "--faces", str(short), "--crops", str(crops)]
+    job = ["-m", "extractors", "clip_face", "--faces", str(short), "--crops", str(crops)]
     job += [
         "--weights",
         str(weights),

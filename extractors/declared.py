@@ -81,6 +81,11 @@ class Extractor:
         return f"extractors.{self.name}"
 
     @property
+    def defaults(self) -> dict[str, object]:
+        """Settings, and options that change no value, with their defaults."""
+        return {s.name: s.default for s in self.settings}
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """Its own keys of the config, beside those that every feature has."""
         own = tuple(s.name for s in self.settings if s.changes_values)

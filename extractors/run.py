@@ -111,11 +111,10 @@ def extract(
 
 def complete(declared: Extractor, settings: dict) -> dict:
     """The settings with the declared defaults; TypeError for one that the extractor has not."""
-    defaults = {s.name: s.default for s in declared.settings}
-    unknown = sorted(settings.keys() - defaults)
+    unknown = sorted(settings.keys() - declared.defaults)
     if unknown:
         raise TypeError(f"{declared.name} has no setting {unknown[0]}")
-    return defaults | settings
+    return declared.defaults | settings
 
 
 def build_parser() -> argparse.ArgumentParser:

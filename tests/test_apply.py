@@ -16,7 +16,7 @@ from media_files import tone, write_video, write_wav
 
 from alignment import align, clock, labels
 from evaluation.predictions import PredictionFile
-from extractors import egemaps
+from extractors import run as extractors
 from media import probe
 from model.checkpoint import load_tensors, save_tensors
 from runtime import InputError
@@ -70,7 +70,7 @@ def house(tmp_path_factory):
     for stage, words in [
         (probe, [*media, *names, "--out", record]),
         (clock, ["--probe", record, "--out", axis]),
-        (egemaps, ["--audio", sound, "--out", feature]),
+        (extractors, ["egemaps", "--audio", sound, "--out", feature]),
         (align, ["--feature", feature, "--clock", axis, "--out", aligned]),
         (labels, ["--labels", house / "t.csv", "--probe", record, "--out", label]),
         (statistics, ["--features", "egemaps", "--frame-rate-hz", "25", "--sessions",

@@ -89,10 +89,10 @@ CASES = [
     Case("two seconds", "media.probe", f"--video {{m}}/short.mp4 --audio {{m}}/short.wav {PROBE}", ("short", "cure", "exclude")),
     Case("lengths differ", "media.probe", f"--video {{m}}/video.mp4 --audio {{m}}/short.wav {PROBE}", ("short.wav", "cure")),
     Case("silent audio", "media.probe", f"--video {{m}}/video.mp4 --audio {{m}}/silent.wav --unusable refuse {PROBE}", ("silent.wav", "cure", "media.unusable")),
-    Case("empty audio", "extractors.egemaps", "--audio {m}/empty.wav --out {o}/e.h5", ("empty.wav", "cure")),
+    Case("empty audio", "extractors", "egemaps --audio {m}/empty.wav --out {o}/e.h5", ("empty.wav", "cure")),
     Case("no face", "extractors.faces", "--video {m}/video.mp4 --unusable refuse --out {o}/f.h5 --crops {o}/f.mkv", ("video.mp4", "face", "cure", "media.unusable")),
     Case("truncated for faces", "extractors.faces", "--video {m}/truncated.mp4 --out {o}/f.h5 --crops {o}/f.mkv", ("truncated.mp4", "cure")),
-    Case("missing weights", "extractors.wav2vec2", "--audio {m}/audio.wav --weights {m}/nothing --out {o}/w.h5", ("nothing", "cure")),
+    Case("missing weights", "extractors", "wav2vec2 --audio {m}/audio.wav --weights {m}/nothing --out {o}/w.h5", ("nothing", "cure")),
     Case("label out of range", "alignment.labels", "--labels {m}/range.csv --probe {m}/probe.json --out {o}/l.h5", ("range.csv", "21", "1.5", "cure")),
     Case("label is a word", "alignment.labels", "--labels {m}/word.csv --probe {m}/probe.json --out {o}/l.h5", ("word.csv", "21", "high", "cure")),
     Case("corrupt HDF5", "alignment.align", "--feature {m}/corrupt.h5 --clock {m}/clock.json --out {o}/a.h5", ("corrupt.h5", "cure", "rm ")),
@@ -105,7 +105,9 @@ def run(case: Case, media: Path, out: Path, log: Path | None, capsys) -> tuple[i
     words = case.arguments.format(m=media, o=out).split()
     if log is not None:
         words += ["--log", str(log)]
-    name = case.module if case.module != "corpora" else "corpora.__main__"
+    name = {"corpora": "corpora.__main__", "extractors": "extractors.run"}.get(
+        case.module, case.module
+    )
     status = importlib.import_module(name).main(words)
     return status, capsys.readouterr().err
 
@@ -149,7 +151,7 @@ def test_full_disk_leaves_nothing_behind(media, tmp_path, limit):
     out = tmp_path / "out"
     out.mkdir()
     done = subprocess.run(
-        [sys.executable, "-m", "extractors.egemaps", "--audio", str(media / "audio.wav"),
+        [sys.executable, "-m", "extractors", "egemaps", "--audio", str(media / "audio.wav"),
          "--out", str(out / "e.h5")],
         cwd=ROOT, capture_output=True, text=True, timeout=120,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),

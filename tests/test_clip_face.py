@@ -21,6 +21,8 @@ from PIL import Image  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from extractors import clip_face  # noqa: E402
+from extractors.face_track import FaceCrops, read_track  # noqa: E402
+from extractors.run import extract  # noqa: E402
 from extractors.weights import make_manifest  # noqa: E402
 
 MODEL = {
@@ -90,7 +92,7 @@ def direct(weights, images, precision="fp32"):
 
 def test_rows_equal_open_clip_called_directly(tmp_path, weights, role):
     out = tmp_path / "clip_face.h5"
-    clip_face.extract_clip_face(*role, weights, out, dtype="float32", batch_size=8)
+    extract("clip_face", out, FaceCrops(*role), weights=weights, dtype="float32", batch_size=8)
     assert check_features(out) == []
     f = read_features(out)
     assert list(np.flatnonzero(~f.valid)) == INVALID
@@ -105,7 +107,7 @@ def test_rows_equal_open_clip_called_directly(tmp_path, weights, role):
 
 def test_bf16_equals_open_clip_in_pure_bf16(tmp_path, weights, role):
     out = tmp_path / "clip_face.h5"
-    clip_face.extract_clip_face(*role, weights, out, precision="bf16", dtype="float32")
+    extract("clip_face", out, FaceCrops(*role), weights=weights, precision="bf16", dtype="float32")
     f = read_features(out)
     exact = direct(weights, pictures(224))
     expected = direct(weights, pictures(224), "pure_bf16")
@@ -120,7 +122,9 @@ def test_values_do_not_depend_on_the_batch_size(tmp_path, weights, role):
     values = []
     for size in (1, 4, 32):
         out = tmp_path / f"{size}.h5"
-        clip_face.extract_clip_face(*role, weights, out, dtype="float32", batch_size=size)
+        extract(
+            "clip_face", out, FaceCrops(*role), weights=weights, dtype="float32", batch_size=size
+        )
         values.append(read_features(out).values)
     for other in values[1:]:
         np.testing.assert_allclose(other, values[0], atol=1e-5)
@@ -158,7 +162,7 @@ def test_an_impulse_shows_in_its_own_row_only(tmp_path, weights):
     shown[7] = pictures(224)[3]
     faces = write_faces(tmp_path / "a.h5", 0.3 + np.arange(12) / 30)
     crops = write_crops(tmp_path / "a.crops.mkv", shown)
-    clip_face.extract_clip_face(faces, crops, weights, tmp_path / "o.h5", batch_size=5)
+    extract("clip_face", tmp_path / "o.h5", FaceCrops(faces, crops), weights=weights, batch_size=5)
     f = read_features(tmp_path / "o.h5")
     change = np.abs(f.values.astype(np.float32) - f.values[0].astype(np.float32)).max(axis=1)
     assert change[7] > 0.05 and np.delete(change, 7).max() < 2e-3
@@ -170,7 +174,7 @@ def test_no_face_at_all_gives_rows_without_values(tmp_path, weights, monkeypatch
     monkeypatch.setattr(clip_face, "ROWS", 4)
     faces = write_faces(tmp_path / "a.h5", np.arange(9) / 25, np.zeros(9, bool))
     crops = write_crops(tmp_path / "a.crops.mkv", [np.zeros((224, 224, 3), np.uint8)] * 9)
-    clip_face.extract_clip_face(faces, crops, weights, tmp_path / "o.h5")
+    extract("clip_face", tmp_path / "o.h5", FaceCrops(faces, crops), weights=weights)
     f = read_features(tmp_path / "o.h5")
     assert f.values.shape == (9, 32) and not f.valid.any() and np.isnan(f.values).all()
 
@@ -181,7 +185,7 @@ def test_wrong_input_is_named_and_leaves_nothing(tmp_path, weights, role):
 
     def fails(match, faces=faces, crops=crops, weights=weights):
         with pytest.raises(InputError, match=match):
-            clip_face.extract_clip_face(faces, crops, weights, out)
+            extract("clip_face", out, FaceCrops(faces, crops), weights=weights)
         assert not out.exists() and not list(tmp_path.glob(".o*"))
 
     fails("does not exist", weights=tmp_path / "nowhere")
@@ -208,8 +212,6 @@ def test_wrong_input_is_named_and_leaves_nothing(tmp_path, weights, role):
 def test_a_stopped_consumer_stops_the_decoding_thread(role):
     import threading
 
-    from extractors.face_track import read_track
-
     before = threading.active_count()
     work = clip_face.batches(role[1], read_track(role[0]), lambda p: p, 2)
     rows, images = next(work)
@@ -222,7 +224,7 @@ def test_command_line_and_overhead(tmp_path, weights, role):
     out = tmp_path / "clip_face.h5"
     manifest = tmp_path / "weights.json"  # what the workflow passes
     make_manifest("clip_face", manifest, directory=str(weights))
-    command = [sys.executable, "-m", "extractors.clip_face", "--faces", str(role[0])]
+    command = [sys.executable, "-m", "extractors", "clip_face", "--faces", str(role[0])]
     command += ["--crops", str(role[1]), "--weights", str(manifest), "--out", str(out)]
     start = time.monotonic()
     done = subprocess.run([*command, "--fingerprint", "code=1"], capture_output=True, text=True)
@@ -238,6 +240,6 @@ def test_command_line_and_overhead(tmp_path, weights, role):
     assert record["counts"] == {"rows": FRAMES, "valid": FRAMES - len(INVALID)}
     assert record["settings"]["precision"] == "fp32" and record["fingerprint"] == "code=1"
     print(f"job {wall:.1f} s, of which {record['run']['seconds']} s inside")
-    bad = subprocess.run([*command[:8], str(tmp_path / "none"), *command[9:]], capture_output=True)
+    bad = subprocess.run([*command[:9], str(tmp_path / "none"), *command[10:]], capture_output=True)
     assert bad.returncode == 1 and len(bad.stderr.splitlines()) <= 4
     assert b"Traceback" not in bad.stderr and b"none" in bad.stderr

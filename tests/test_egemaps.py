@@ -12,11 +12,14 @@ import psutil
 import pytest
 import soundfile
 
-from extractors import egemaps, egemaps_lld
-from extractors.opensmile_stream import RATE_HZ, dim_names
-from extractors.sound import clear_of_gaps
+from extractors import egemaps
+from extractors.opensmile_stream import RATE_HZ, dim_names, stream_rows
+from extractors.run import extract
+from extractors.sound import Sound, clear_of_gaps
 from runtime import InputError
 from store.features import read_features
+
+MODES = ("streaming", "exact")
 
 
 def voice(seconds: float, seed: int = 0) -> np.ndarray:
@@ -99,7 +102,7 @@ def test_values_do_not_depend_on_blocks():
 
 
 @pytest.mark.parametrize("n", [1, 639, 640, 9000, 15999, 16000, 16001, 16639, 16640, 33333])
-@pytest.mark.parametrize("mode", egemaps.MODES)
+@pytest.mark.parametrize("mode", MODES)
 def test_one_row_per_complete_frame(n, mode):
     got = rows(voice(3.0)[:n], mode=mode)
     assert len(got) == n // 640
@@ -132,16 +135,14 @@ def test_click_appears_at_its_time_in_the_file(tmp_path):
     at = 2.21
     signal[round(at * RATE_HZ) : round(at * RATE_HZ) + 80] += 0.5
     soundfile.write(tmp_path / "click.wav", signal, RATE_HZ)
-    egemaps.extract(
-        str(tmp_path / "click.wav"), str(tmp_path / "e.h5"), None, "streaming", "float32"
-    )
+    extract("egemaps", tmp_path / "e.h5", Sound(tmp_path / "click.wav"))
     f = read_features(tmp_path / "e.h5")
     level = f.values[:, f.dim_names.index("equivalentSoundLevel_dBp")]
     loud = f.valid & (level > np.nanmedian(level) + 10)
     assert f.time[np.argmax(loud)] <= at < f.time[np.argmax(loud)] + 0.04
     assert loud.sum() in (25, 26)
 
-    egemaps_lld.extract(str(tmp_path / "click.wav"), str(tmp_path / "l.h5"), None, "float32")
+    extract("egemaps_lld", tmp_path / "l.h5", Sound(tmp_path / "click.wav"))
     f = read_features(tmp_path / "l.h5")
     loudness = f.values[:, f.dim_names.index("Loudness_sma3")]
     assert abs(f.time[np.argmax(loudness)] - at) <= 0.01
@@ -179,14 +180,14 @@ def test_full_scale_is_clipped_not_wrapped():
     nearly = loud * np.float32(32767 / 32768)
     # -1.0 is representable, +1.0 is not: both must give nearly the same level, not a flipped sign.
     i = dim_names("func").index("equivalentSoundLevel_dBp")
-    for mode in egemaps.MODES:
+    for mode in MODES:
         a, b = rows(loud, mode=mode)[24:, i], rows(nearly, mode=mode)[24:, i]
         np.testing.assert_allclose(a, b, atol=1e-3)
 
 
 def test_descriptors_equal_the_whole_file_call():
     signal = voice(6.0, seed=2)
-    got = np.concatenate(list(egemaps_lld.descriptors(cut(signal, 4))))
+    got = np.concatenate(list(stream_rows(cut(signal, 4), "lld")))
     smile = opensmile.Smile(
         opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.LowLevelDescriptors
     )
@@ -198,7 +199,7 @@ def test_silent_passages_are_finite_values():
     signal = voice(5.0)
     signal[RATE_HZ : 3 * RATE_HZ] = 0.0
     assert np.isfinite(rows(signal)[24:]).all()
-    assert np.isfinite(np.concatenate(list(egemaps_lld.descriptors([signal])))).all()
+    assert np.isfinite(np.concatenate(list(stream_rows([signal], "lld")))).all()
 
 
 @pytest.mark.parametrize("module", ["egemaps", "egemaps_lld"])
@@ -208,7 +209,7 @@ def test_command_line(tmp_path, module):
 
     def run(audio, out):
         return subprocess.run(
-            [sys.executable, "-m", f"extractors.{module}", "--audio", tmp_path / audio]
+            [sys.executable, "-m", "extractors", module, "--audio", tmp_path / audio]
             + ["--out", tmp_path / out, "--log", tmp_path / "log"],
             capture_output=True,
             text=True,

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from extractors import dense_flow, flow, flow_magnitude
-from extractors.face_track import read_track
+from extractors.face_track import FaceCrops, read_track
+from extractors.run import extract
 from runtime import InputError
 from store.features import check_features, read_features
 from tests.face_files import MESH, rgb, shifted, texture, write_crops, write_faces
@@ -33,7 +34,7 @@ def test_translation_gives_its_velocity_in_every_cell(tmp_path):
     k = np.arange(8)
     faces, crops = moving(tmp_path, np.stack([0.01 * k, -0.006 * k], 1), k / 25)
     out = tmp_path / "flow.h5"
-    flow.extract_flow(faces, crops, out, dtype="float32")
+    extract("flow", out, FaceCrops(faces, crops), dtype="float32")
     assert check_features(out) == []
     f = read_features(out)
     assert f.values.shape == (8, 160)
@@ -60,7 +61,7 @@ def test_velocity_does_not_depend_on_the_frame_rate(tmp_path, rate):
         shifts = np.stack([0.2 * t, 0.1 * t], 1)
         faces, crops = moving(tmp_path, shifts, t, name=f"r{fps}")
         out = tmp_path / f"{fps}.h5"
-        flow.extract_flow(faces, crops, out, grid=1, bins=4, dtype="float32")
+        extract("flow", out, FaceCrops(faces, crops), grid=1, bins=4, dtype="float32")
         values[fps] = read_features(out).values[1:].mean(0)
     np.testing.assert_allclose(values[25][:2], [0.2, 0.1], rtol=0.06)
     np.testing.assert_allclose(values[rate], values[25], rtol=0.04, atol=0.002)
@@ -70,7 +71,7 @@ def test_variable_frame_rate_divides_by_the_true_interval(tmp_path):
     time = np.cumsum([0, 1 / 30, 1 / 15, 1 / 30, 1 / 20, 1 / 30, 1 / 30])
     faces, crops = moving(tmp_path, np.stack([0.2 * time, 0 * time], 1), time)
     out = tmp_path / "flow.h5"
-    flow.extract_flow(faces, crops, out, grid=1, dtype="float32")
+    extract("flow", out, FaceCrops(faces, crops), grid=1, dtype="float32")
     np.testing.assert_allclose(read_features(out).values[1:, 0], 0.2, rtol=0.06)
 
 
@@ -114,7 +115,7 @@ def test_rotation_turns_the_cells_around_the_centre(tmp_path):
     faces = write_faces(tmp_path / "a.h5", np.arange(5) / 25)
     out = tmp_path / "flow.h5"
     crops = write_crops(tmp_path / "a.mkv", pictures)
-    flow.extract_flow(faces, crops, out, dtype="float32")
+    extract("flow", out, FaceCrops(faces, crops), dtype="float32")
     cells = read_features(out).values[1:].mean(0).reshape(4, 4, 10)
     for r, c in [(1, 1), (1, 2), (2, 1), (2, 2)]:
         x, y = (c + 0.5) / 4 - 0.5, (r + 0.5) / 4 - 0.5
@@ -136,7 +137,7 @@ def test_magnitude_is_read_where_the_landmarks_are(tmp_path):
     faces = write_faces(tmp_path / "a.h5", np.arange(4) / 25, landmarks=landmarks)
     crops = write_crops(tmp_path / "a.mkv", pictures)
     out = tmp_path / "magnitude.h5"
-    flow_magnitude.extract_flow_magnitude(faces, crops, out, dtype="float32")
+    extract("flow_magnitude", out, FaceCrops(faces, crops), dtype="float32")
     assert check_features(out) == []
     f = read_features(out)
     assert f.values.shape == (4, 33) and not f.valid[0] and f.valid[1:].all()
@@ -190,8 +191,8 @@ def test_an_impulse_shows_in_its_own_row_only(tmp_path):
     k = np.arange(12)
     shifts = np.where(k[:, None] >= 7, [0.02, 0.0], [0.0, 0.0])
     faces, crops = moving(tmp_path, shifts, k / 25)
-    flow.extract_flow(faces, crops, tmp_path / "f.h5", grid=1, dtype="float32")
-    flow_magnitude.extract_flow_magnitude(faces, crops, tmp_path / "m.h5", dtype="float32")
+    extract("flow", tmp_path / "f.h5", FaceCrops(faces, crops), grid=1, dtype="float32")
+    extract("flow_magnitude", tmp_path / "m.h5", FaceCrops(faces, crops), dtype="float32")
     for values in (
         read_features(tmp_path / "f.h5").values[:, 0],
         read_features(tmp_path / "m.h5").values[:, -1],
@@ -209,12 +210,9 @@ def test_rows_without_a_pair_of_faces_are_invalid(tmp_path):
     box[12:] += [60, 0, 0, 0]  # the square is placed anew
     shifts = np.stack([0.005 * np.arange(14), np.zeros(14)], 1)
     faces, crops = moving(tmp_path, shifts, time, valid=valid, crop_box=box)
-    for job, name in (
-        (flow.extract_flow, "f"),
-        (flow_magnitude.extract_flow_magnitude, "m"),
-    ):
+    for name in ("flow", "flow_magnitude"):
         out = tmp_path / f"{name}.h5"
-        job(faces, crops, out)
+        extract(name, out, FaceCrops(faces, crops))
         f = read_features(out)
         assert set(np.flatnonzero(~f.valid)) == {0, 4, 5, 9, 12}
         assert np.isnan(f.values[~f.valid]).all() and np.isfinite(f.values[f.valid]).all()
@@ -229,8 +227,8 @@ def test_long_recordings_are_written_in_pieces(tmp_path, monkeypatch):
     for rows in (512, 5):
         for module in (flow, flow_magnitude):
             monkeypatch.setattr(module, "ROWS", rows)
-        flow.extract_flow(faces, crops, tmp_path / f"f{rows}.h5")
-        flow_magnitude.extract_flow_magnitude(faces, crops, tmp_path / f"m{rows}.h5")
+        extract("flow", tmp_path / f"f{rows}.h5", FaceCrops(faces, crops))
+        extract("flow_magnitude", tmp_path / f"m{rows}.h5", FaceCrops(faces, crops))
         results.append([(tmp_path / f"{n}{rows}.h5").read_bytes() for n in "fm"])
     assert results[0] == results[1]
 
@@ -239,7 +237,7 @@ def test_result_does_not_depend_on_threads(tmp_path):
     k = np.arange(6)
     faces, crops = moving(tmp_path, np.stack([0.013 * k, 0.004 * k], 1), k / 25)
     for threads in (1, 2):
-        flow.extract_flow(faces, crops, tmp_path / f"{threads}.h5", threads=threads)
+        extract("flow", tmp_path / f"{threads}.h5", FaceCrops(faces, crops), threads=threads)
     assert (tmp_path / "1.h5").read_bytes() == (tmp_path / "2.h5").read_bytes()
 
 
@@ -263,11 +261,11 @@ def test_wrong_files_are_named(tmp_path):
     few = write_faces(tmp_path / "few.h5", k / 25, landmarks=np.zeros((5, 68, 2), np.float32))
     out = tmp_path / "out.h5"
     with pytest.raises(InputError, match="role.crops.mkv"):
-        flow.extract_flow(longer, crops, out)
+        extract("flow", out, FaceCrops(longer, crops))
     with pytest.raises(InputError, match="68 landmarks"):
-        flow_magnitude.extract_flow_magnitude(few, crops, out)
+        extract("flow_magnitude", out, FaceCrops(few, crops))
     with pytest.raises(InputError, match="out of range"):
-        flow.extract_flow(faces, crops, out, grid=0)
+        extract("flow", out, FaceCrops(faces, crops), grid=0)
     with h5py.File(tmp_path / "other.h5", "w") as f:
         f["values"] = np.zeros((5, 2))
     with pytest.raises(InputError, match="not a faces file"):
@@ -280,7 +278,7 @@ def test_command_line(tmp_path):
     faces, crops = moving(tmp_path, np.stack([0.01 * k, 0 * k], 1), k / 25)
     for feature, extra in (("flow", ["--grid", "2", "--bins", "4"]), ("flow_magnitude", [])):
         out = tmp_path / f"{feature}.h5"
-        command = [sys.executable, "-m", f"extractors.{feature}", "--faces", str(faces)]
+        command = [sys.executable, "-m", "extractors", feature, "--faces", str(faces)]
         command += ["--crops", str(crops), "--out", str(out), "--fingerprint", "code=1", *extra]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -288,8 +286,8 @@ def test_command_line(tmp_path):
         assert f.attributes["feature"] == feature and f.attributes["fingerprint"] == "code=1"
         assert len(f.dim_names) == (24 if feature == "flow" else 33)
         record = json.loads(out.with_suffix(".json").read_text())
-        assert record["run"]["command"].startswith(f"python -m extractors.{feature} --faces")
+        assert record["run"]["command"].startswith(f"python -m extractors {feature} --faces")
     bad = subprocess.run(
-        [*command[:4], str(tmp_path / "none.h5"), *command[5:]], capture_output=True, text=True
+        [*command[:5], str(tmp_path / "none.h5"), *command[6:]], capture_output=True, text=True
     )
     assert bad.returncode == 1 and "none.h5" in bad.stderr and "Traceback" not in bad.stderr

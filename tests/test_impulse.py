@@ -15,7 +15,7 @@ from media_files import write_wav
 from alignment import align
 from alignment.aligned import AlignedFeature
 from corpora.demo.weights import write_weights
-from extractors import clip_face, egemaps, egemaps_lld, flow, flow_magnitude, wav2vec2
+from extractors import run
 
 RATE, SECONDS, OFFSET_S = 16000, 6.0, 0.5
 EVENT_S = 3.22  # inside the 40 ms frame 80
@@ -52,10 +52,10 @@ def house(tmp_path_factory):
     return house
 
 
-def aligned(house, folder, module, words) -> tuple[np.ndarray, np.ndarray]:
+def aligned(house, folder, feature, words) -> tuple[np.ndarray, np.ndarray]:
     """Run the extractor's and the aligner's command lines; values (n, D), valid (n,) at 100 Hz."""
     out, ticks = folder / "f.h5", folder / "a.h5"
-    assert module.main([*words, "--out", str(out)]) == 0
+    assert run.main([feature, *words, "--out", str(out)]) == 0
     words = [
         "--feature",
         out,
@@ -71,12 +71,12 @@ def aligned(house, folder, module, words) -> tuple[np.ndarray, np.ndarray]:
         return feature.read(0, feature.n_ticks)
 
 
-def difference(house, tmp_path, module, plain, event) -> np.ndarray:
+def difference(house, tmp_path, feature, plain, event) -> np.ndarray:
     """Norm of the standardised difference per tick, 0 where either is not valid or after 5 s."""
     (tmp_path / "p").mkdir()
     (tmp_path / "e").mkdir()
-    a, valid_a = aligned(house, tmp_path / "p", module, plain)
-    b, valid_b = aligned(house, tmp_path / "e", module, event)
+    a, valid_a = aligned(house, tmp_path / "p", feature, plain)
+    b, valid_b = aligned(house, tmp_path / "e", feature, event)
     valid = valid_a & valid_b & (np.arange(len(a)) < 500)
     scale = np.nanstd(b[valid], axis=0) + 1e-6
     d = np.zeros(len(a))
@@ -99,25 +99,25 @@ def visual(house, name, *more):
 
 
 @pytest.mark.parametrize(
-    ("module", "words", "instant_s", "tolerance_s"),
+    ("feature", "words", "instant_s", "tolerance_s"),
     [
-        (egemaps_lld, lambda h, n: audio(h, n), EVENT_S, 0.02),
-        (wav2vec2, lambda h, n: audio(h, n, "--weights", h / "wav2vec2"), EVENT_S, 0.02),
-        (clip_face, lambda h, n: visual(h, "flash" if n == "event" else n, "--weights", h / "clip_face"), HIT / 25, 0.0),
-        (flow, lambda h, n: visual(h, n), HIT / 25, 0.0),
-        (flow_magnitude, lambda h, n: visual(h, n), HIT / 25, 0.0),
+        ("egemaps_lld", lambda h, n: audio(h, n), EVENT_S, 0.02),
+        ("wav2vec2", lambda h, n: audio(h, n, "--weights", h / "wav2vec2"), EVENT_S, 0.02),
+        ("clip_face", lambda h, n: visual(h, "flash" if n == "event" else n, "--weights", h / "clip_face"), HIT / 25, 0.0),
+        ("flow", lambda h, n: visual(h, n), HIT / 25, 0.0),
+        ("flow_magnitude", lambda h, n: visual(h, n), HIT / 25, 0.0),
     ],
     ids=["egemaps_lld", "wav2vec2", "clip_face", "flow", "flow_magnitude"],
 )  # fmt: skip
-def test_an_event_peaks_at_its_instant(house, tmp_path, module, words, instant_s, tolerance_s):
-    d = difference(house, tmp_path, module, words(house, "plain"), words(house, "event"))
+def test_an_event_peaks_at_its_instant(house, tmp_path, feature, words, instant_s, tolerance_s):
+    d = difference(house, tmp_path, feature, words(house, "plain"), words(house, "event"))
     peak_s = np.argmax(d) / 100
     assert d.max() > 0
     assert abs(peak_s - (instant_s + OFFSET_S)) <= tolerance_s + 1e-9
 
 
 def test_functionals_begin_at_the_event_and_keep_it_for_their_window(house, tmp_path):
-    d = difference(house, tmp_path, egemaps, audio(house, "plain"), audio(house, "event"))
+    d = difference(house, tmp_path, "egemaps", audio(house, "plain"), audio(house, "event"))
     changed = np.flatnonzero(d > 1.0) / 100
     # Row 80 is the first whose window [k 0.04 - 0.96, k 0.04 + 0.04) holds it, row 104 the last;
     # the aligner interpolates towards row 79 and row 105.

@@ -75,13 +75,13 @@ def test_gigabytes_are_those_of_a_real_file(tmp_path):
 def test_ninety_hours_as_the_requirement_says():
     rows = [Participant("noxi", "train", str(k), "expert", "v.mp4") for k in range(90)]
     features = {
-        n: FeatureSize(d, r, 2)
-        for n, d, r in [
-            ("egemaps", 88, 25),
-            ("wav2vec2", 1024, 50),
-            ("clip_face", 512, 25),
-            ("flow", 714, 25),
-            ("flow_magnitude", 139, 25),
+        n: FeatureSize(d, r, 2, reads)
+        for n, d, r, reads in [
+            ("egemaps", 88, 25, "sound"),
+            ("wav2vec2", 1024, 50, "sound"),
+            ("clip_face", 512, 25, "crops"),
+            ("flow", 714, 25, "crops"),
+            ("flow_magnitude", 139, 25, "crops"),
         ]  # fmt: skip
     }
     assert dense_gigabytes(90 * 3600, features, 100.0) > 200

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from snakemake.cli import get_argument_parser
 
+from extractors.declared import EXTRACTORS
 from runtime.lease import SCHEDULERS
 from workflow.environment import caches_of_this_node
 
@@ -27,7 +28,7 @@ def read(profile: str) -> dict:
 
 
 def rules() -> dict[str, str]:
-    """Name -> source of every rule with a fixed name."""
+    """Name -> source of every rule with a fixed name; the extractors' rules have one between them."""
     found = {}
     for path in (ROOT / "workflow" / "rules").glob("*.smk"):
         source = path.read_text(encoding="utf-8")
@@ -35,7 +36,9 @@ def rules() -> dict[str, str]:
         for name, body in zip(parts[1::2], parts[2::2], strict=True):
             # `snakemake predict` on a folder has a rule of a name that another call gives otherwise.
             found[name] = found.get(name, "") + body
-    return found
+    extractors = (ROOT / "workflow" / "rules" / "extractors.smk").read_text(encoding="utf-8")
+    common = extractors.partition("for extractor in EXTRACTORS.values():")[2]
+    return found | dict.fromkeys(EXTRACTORS, common)
 
 
 def test_no_profile_is_forgotten():
@@ -90,7 +93,8 @@ def test_no_rule_asks_for_more_cores_than_a_node_has(profile):
 
 
 def test_slurm_asks_for_a_gpu_where_a_rule_can_use_one():
-    with_gpu = {name for name, source in rules().items() if "gpu=GPU" in source}
+    with_gpu = {name for name, source in rules().items() if "gpu=GPU," in source}
+    with_gpu |= {name for name, declared in EXTRACTORS.items() if declared.gpu}
     asked = {name for name, r in read("slurm")["set-resources"].items() if r.get("gpu") == 1}
     assert asked == with_gpu != set()
     # Elsewhere the form differs from site to site, so there the site's block says how.
@@ -101,6 +105,7 @@ def test_both_clusters_ask_for_the_same():
     slurm, generic = (read(profile) for profile in CLUSTERS)
     for resources in slurm["set-resources"].values():
         resources.pop("gpu", None)
+    slurm["set-resources"] = {n: r for n, r in slurm["set-resources"].items() if r}
     same = ("set-threads", "set-resources", "preemptible-rules", "preemptible-retries")
     for key in (*same, "latency-wait", "precommand", "keep-going", "rerun-incomplete"):
         assert slurm[key] == generic[key], key
@@ -109,7 +114,9 @@ def test_both_clusters_ask_for_the_same():
 def test_only_what_chance_can_mend_is_retried():
     retried = set(read("slurm")["preemptible-rules"])
     limited = {n for n, r in read("slurm")["set-resources"].items() if "runtime" in r}
-    assert retried == limited  # long or large: can be preempted, run out of memory or time
+    assert retried == limited | set(
+        EXTRACTORS
+    )  # long or large: can be preempted, run out of memory or time
     sources = rules()
     own = {name for name, source in sources.items() if re.search(r"(?m)^ +retries:", source)}
     assert own == {"weights"} and "localrule: True" in sources["weights"]  # downloads

@@ -30,7 +30,7 @@ def results(tmp_path_factory):
 def arguments(results, out):
     return [
         *("session", "--session", "noxi/001:expert,novice", "--results", str(results)),
-        *("--features", "clip_face", "wav2vec2", "--labels-roles", "expert", "--audio"),
+        *("--features", "clip_face", "wav2vec2", "--faces", "--labels-roles", "expert", "--audio"),
         f"expert={results / 'expert.wav'}",
         f"novice={results / 'no#vice.wav'}#1",
         *("--out", str(out / "q.json"), "--plot", str(out / "q.png")),

@@ -164,7 +164,7 @@ def test_a_table_on_request_asks_for_its_own_runs_and_nothing_new_is_planned(tmp
 @pytest.mark.soak
 @pytest.mark.parametrize(
     "rule, module",
-    [("egemaps", "extractors.egemaps"), ("train", "training.train"), ("probe", "media.probe")],
+    [("egemaps", "extractors egemaps"), ("train", "training.train"), ("probe", "media.probe")],
 )
 def test_what_a_killed_call_had_deleted_is_made_again(built, rule, module):
     """Snakemake itself takes a missing file for unneeded when its descendants exist."""

@@ -399,7 +399,7 @@ def test_shell_metacharacters_pass_through_the_rules(tmp_path):
     # media at the top of the working folder, root "": a path may begin with a dash
     (house / "-x.wav").write_bytes((media / names["expert"][1]).read_bytes())
     done = subprocess.run(
-        [sys.executable, "-m", "extractors.egemaps", "--audio=-x.wav", "--out", "e.h5"],
+        [sys.executable, "-m", "extractors", "egemaps", "--audio=-x.wav", "--out", "e.h5"],
         cwd=house, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -33,6 +33,8 @@ from transformers import (  # noqa: E402
 from extractors import wav2vec2  # noqa: E402
 from extractors.chunks import cut, plan  # noqa: E402
 from extractors.encoder import load_encoder  # noqa: E402
+from extractors.run import extract  # noqa: E402
+from extractors.sound import Sound  # noqa: E402
 from store.features import read_features  # noqa: E402
 
 RATE = 16000
@@ -271,10 +273,11 @@ def test_click_appears_at_its_time(folders, tmp_path):
     found = []
     for name, audio in (("a", signal), ("b", click)):
         soundfile.write(tmp_path / f"{name}.wav", audio, RATE, subtype="FLOAT")
-        wav2vec2.extract(
-            str(tmp_path / f"{name}.wav"),
-            str(tmp_path / f"{name}.h5"),
-            str(folders["xls-r"]),
+        extract(
+            "wav2vec2",
+            tmp_path / f"{name}.h5",
+            Sound(tmp_path / f"{name}.wav"),
+            weights=folders["xls-r"],
             layer=0,
             chunk_s=1.5,
             context_s=0.3,
@@ -289,7 +292,7 @@ def test_click_appears_at_its_time(folders, tmp_path):
 
 def test_command_line_is_deterministic_and_records_the_weights(folders, tmp_path):
     soundfile.write(tmp_path / "a.wav", sound(3.0), RATE)
-    command = [sys.executable, "-m", "extractors.wav2vec2", "--audio", tmp_path / "a.wav"]
+    command = [sys.executable, "-m", "extractors", "wav2vec2", "--audio", tmp_path / "a.wav"]
     command += ["--weights", folders["xls-r"], "--log", tmp_path / "log", "--chunk-s", "1.2"]
     command += ["--context-s", "0.2"]
     for out in ("one.h5", "two.h5"):
@@ -319,7 +322,7 @@ def test_values_beyond_float16_are_refused(folders, tmp_path, monkeypatch):
         wav2vec2, "encode_chunks", lambda *a: (1e5 * np.abs(v) + 1e5 for v in encode(*a))
     )
     with pytest.raises(InputError, match="does not fit into float16"):
-        wav2vec2.extract(str(tmp_path / "a.wav"), str(tmp_path / "a.h5"), str(folders["xls-r"]))
+        extract("wav2vec2", tmp_path / "a.h5", Sound(tmp_path / "a.wav"), weights=folders["xls-r"])
     assert not (tmp_path / "a.h5").exists()
 
 
@@ -344,7 +347,8 @@ def test_bad_input_is_named(folders, tmp_path):
     soundfile.write(tmp_path / "short.wav", sound(1.0)[:399], RATE)
 
     def run(audio="a.wav", weights=folders["xls-r"], **options):
-        wav2vec2.extract(str(tmp_path / audio), str(tmp_path / "bad.h5"), str(weights), **options)
+        sound = Sound(tmp_path / audio)
+        extract("wav2vec2", tmp_path / "bad.h5", sound, weights=weights, **options)
 
     cases = [
         ("needed for one frame", {"audio": "short.wav"}),
@@ -383,7 +387,7 @@ def test_incomplete_or_foreign_checkpoints_are_refused(folders, tmp_path):
 
 def test_late_audio_and_gaps(folders, tmp_path, monkeypatch):
     """Rows start at the audio's true time; rows over a gap of the track are not valid."""
-    import media.audio
+    import extractors.sound
 
     class Late:
         start_s = 1.5
@@ -396,8 +400,10 @@ def test_late_audio_and_gaps(folders, tmp_path, monkeypatch):
             return iter(blocks_of(self.signal))
 
     signal = sound(2.0)
-    monkeypatch.setattr(media.audio, "audio_blocks", lambda *a, **k: Late(signal))
-    wav2vec2.extract("x.wav", str(tmp_path / "x.h5"), str(folders["xls-r"]))
+    monkeypatch.setattr(extractors.sound, "audio_blocks", lambda *a, **k: Late(signal))
+    soundfile.write(tmp_path / "x.wav", signal, RATE)  # for the sidecar's checksum
+    sound_file = Sound(tmp_path / "x.wav")
+    extract("wav2vec2", tmp_path / "x.h5", sound_file, weights=folders["xls-r"])
     with h5py.File(tmp_path / "x.h5") as f:
         time, valid = f["time"][()], f["valid"][()]
     assert time[0] == pytest.approx(1.5125)

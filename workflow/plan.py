@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corpora.sheet import Participant
+from extractors.declared import Extractor
 from formats.stream_files import longest
 from media.probe import stated_length
 from runtime import InputError
 from runtime.job import run_job
-from workflow.recordings import PICTURE, is_stream
+from workflow.recordings import extractor_of
 
 GB = 1e9
 # Columns of the challenge's streams; others are guessed as 512.
@@ -51,11 +52,15 @@ PREDICTION_BYTES = 8 + 4 + 1  # time, engagement, valid per frame
 
 @dataclass(frozen=True)
 class FeatureSize:
-    """Columns, native rows per second and bytes per value of a stored feature."""
+    """Columns, native rows per second and bytes per value of a stored feature.
+
+    reads : ``sound``, ``crops`` or ``stream``.
+    """
 
     dim: int
     rate_hz: float
     value_bytes: int
+    reads: str = "stream"
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ def plan(
     rows = [PlanRow("media", len(people), hours, 0.0)]
     having = {name: [p for p in people if not lacks(p, name)] for name in features}
     long = {name: sum(seconds[p] for p in having[name]) for name in features}
-    seen = max((having[name] for name in features if name in PICTURE), key=len, default=[])
+    seen = max((having[n] for n, f in features.items() if f.reads == "crops"), key=len, default=[])
     if seen:
         seen_s = sum(seconds[p] for p in seen)
         crops = seen_s / 3600 * CROPS_MB_PER_HOUR / 1000
@@ -207,35 +212,31 @@ def _gigabytes(row: PlanRow) -> str:
 def feature_sizes(settings: Mapping[str, Mapping]) -> dict[str, FeatureSize]:
     """Sizes of the enabled features of the config's `features` section.
 
-    wav2vec2 and CLIP: by the checkpoint's config where it is a local folder, else 1024 and 512.
+    Columns that follow from a checkpoint: by its config where it is a local folder, else what is usual.
     """
     sizes = {}
     for name, s in settings.items():
         if not s.get("enabled", True):
             continue
-        if is_stream(s):
+        value_bytes = 2 if s["dtype"] == "float16" else 4
+        extractor = extractor_of(name, s)
+        if extractor is None:
             dim = STREAM_DIMS.get(s["name"].removeprefix("video."), 512) - s["drop"]
-            sizes[name] = FeatureSize(dim, VIDEO_HZ, 2 if s["dtype"] == "float16" else 4)
+            sizes[name] = FeatureSize(dim, VIDEO_HZ, value_bytes)
             continue
-        rate = {"egemaps": 25.0, "egemaps_lld": 100.0, "wav2vec2": 50.0}.get(name, VIDEO_HZ)
-        dim = {"egemaps": 88, "egemaps_lld": 25, "flow_magnitude": 33}.get(name)
-        if name == "flow":
-            # Mean u, v and the orientation bins, per cell.
-            dim = s["grid"] ** 2 * (2 + s["bins"])
-        elif name == "wav2vec2":
-            dim = _checkpoint_value(s, "config.json", ("hidden_size",), 1024)
-        elif name == "clip_face":
-            where = ("model_cfg", "embed_dim")
-            dim = _checkpoint_value(s, "open_clip_config.json", where, 512)
-        sizes[name] = FeatureSize(int(dim or 512), rate, 2 if s["dtype"] == "float16" else 4)
+        dim = extractor.dim(s) if extractor.dim else _checkpoint_dim(extractor, s)
+        rate = extractor.rate_hz or extractor.usual_rate_hz
+        sizes[name] = FeatureSize(dim, rate, value_bytes, extractor.reads)
     return sizes
 
 
-def _checkpoint_value(settings: Mapping, file: str, keys: tuple[str, ...], default: int) -> int:
+def _checkpoint_dim(extractor: Extractor, settings: Mapping) -> int:
+    """Columns as a local checkpoint states them, else the usual ones."""
+    file, keys = extractor.checkpoint.dim_at
     folder = (settings.get("weights") or {}).get("directory")
     path = Path(folder or "") / file
     if not folder or not path.is_file():
-        return default
+        return extractor.checkpoint.usual_dim
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         for key in keys:

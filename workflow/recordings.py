@@ -7,6 +7,7 @@ stream that lies beside the participant, named in the sheet's column `streams`.
 from pathlib import Path
 
 from corpora.sheet import Participant
+from extractors.declared import EXTRACTORS, Extractor
 from formats.stream_files import stream_files, stream_path
 from runtime import InputError
 
@@ -20,10 +21,6 @@ STREAM_DEFAULTS = {
     "dtype": "float32",
     "align": {"method": "linear", "max_gap_s": 0.2},
 }
-SOUND = ("egemaps", "egemaps_lld", "wav2vec2")
-PICTURE = ("clip_face", "flow", "flow_magnitude")
-# Keys of our extractors that mean nothing where their name is given to a stream.
-OF_EXTRACTORS = ("mode", "weights", "layer", "chunk_s", "context_s", "precision", "grid", "bins")
 
 
 def label_settings(labels: dict, dataset: str) -> dict:
@@ -41,6 +38,11 @@ def is_stream(settings: dict) -> bool:
     return settings.get("from") == "stream"
 
 
+def extractor_of(feature: str, settings: dict) -> Extractor | None:
+    """The declared extractor of a feature; None for a precomputed stream, whatever its name."""
+    return None if is_stream(settings) else EXTRACTORS[feature]
+
+
 def complete(features: dict) -> dict:
     """The section `features` with the defaults of precomputed streams filled in.
 
@@ -50,8 +52,8 @@ def complete(features: dict) -> dict:
     completed = {}
     for name, settings in features.items():
         if isinstance(settings, dict) and is_stream(settings):
-            ours = name in (*SOUND, *PICTURE)
-            kept = {k: v for k, v in settings.items() if not (ours and k in OF_EXTRACTORS)}
+            ours = EXTRACTORS[name].keys if name in EXTRACTORS else ()
+            kept = {k: v for k, v in settings.items() if k not in ours}
             settings = STREAM_DEFAULTS | kept
         completed[name] = settings
     return completed
@@ -64,9 +66,11 @@ def lacks(person: Participant, feature: str, settings: dict) -> str:
             return "has no precomputed streams (column `streams` of the sheet)"
         if stream_path(person.streams, settings["name"]) is None:
             return f"has no stream {person.streams}.{settings['name']}.stream"
-    elif feature in PICTURE and not person.video:
+        return ""
+    reads = EXTRACTORS[feature].reads
+    if reads == "crops" and not person.video:
         return "has no video"
-    elif feature in SOUND and not (person.audio or person.video):
+    if reads == "sound" and not (person.audio or person.video):
         return "has no sound"
     return ""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from corpora.sheet import Participant, read_sheet
 from evaluation.layouts import challenge_columns
-from extractors.declared import EXTRACTORS
+from extractors.declared import Extractor
 from model.configs.base import did_you_mean
 from runtime import InputError
 from workflow import recordings
@@ -318,9 +318,15 @@ class Study:
         """Fingerprint of a stage, for example ``fingerprint("alignment.clock", {...})``."""
         return fingerprint(stage, settings or {})
 
+<<<<<<< HEAD
     def settings(self, stage: str, settings: dict) -> dict:
         """Settings for a stage's command, without later ones that have their neutral value."""
         return without_neutral(settings, stage)
+=======
+    def extractor(self, feature: str) -> Extractor | None:
+        """The declared extractor of an enabled feature; None for a precomputed stream."""
+        return recordings.extractor_of(feature, self.features[feature])
+>>>>>>> 3749f8b (refactor: each extractor is declared once; one command, one writer and one rule for all)
 
     def feature_settings(self, feature: str) -> dict:
         """Settings of an extractor that change its numbers and are command-line options."""
@@ -341,14 +347,13 @@ class Study:
 
     def declared_feature(self, feature: str) -> dict:
         """What the feature's file must be: options of the alignment, which checks it."""
-        if feature in self.streams:
+        extractor = self.extractor(feature)
+        if extractor is None:
             return {"extractor": "extractors.stream"}
-        declared = EXTRACTORS[feature]
-        dim = declared.dim(self.config["features"][feature]) if declared.dim else None
         return {
-            "extractor": declared.module,
-            "dimensions": dim,
-            "native_rate_hz": declared.rate_hz,
+            "extractor": extractor.module,
+            "dimensions": extractor.dim(self.features[feature]) if extractor.dim else None,
+            "native_rate_hz": extractor.rate_hz,
         }
 
     def stream_options(self, person: Participant, feature: str) -> str:

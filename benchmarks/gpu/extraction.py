@@ -90,15 +90,16 @@ def _wav2vec2(record: Record, options: Options) -> None:
     from benchmarks import audio
     from benchmarks.gpu.timing import clock
     from benchmarks.gpu.utilisation import Utilisation
-    from extractors import wav2vec2
     from extractors.encoder import load_encoder
+    from extractors.run import extract
+    from extractors.sound import Sound
 
     shape, seconds = ("small", 62.0) if options.quick else ("large", SOUND_S)
     sound, out = options.folder / "a.wav", options.folder / "a.h5"
     soundfile.write(sound, audio.speech_like(seconds), audio.RATE_HZ)
     weights = audio.checkpoint(shape, options.folder)
     record.table(
-        f"wav2vec2-{shape}, {seconds:g} s of sound in chunks of {wav2vec2.CHUNK_S:g} s",
+        f"wav2vec2-{shape}, {seconds:g} s of sound in chunks of {audio.CHUNK_S:g} s",
         *(
             "numbers",
             "batch",
@@ -111,9 +112,9 @@ def _wav2vec2(record: Record, options: Options) -> None:
     ways = [("fp32", 1)] if options.quick else [("fp32", 1), ("fp32", 8), ("bf16", 8)]
     for precision, batch in ways:
         encoder = load_encoder(weights, -1, precision)
-        frames = encoder.frames(round(wav2vec2.CHUNK_S * audio.RATE_HZ))
+        frames = encoder.frames(round(audio.CHUNK_S * audio.RATE_HZ))
         n = (frames - 1) * encoder.stride + encoder.receptive
-        chunks = np.stack([audio.speech_like(wav2vec2.CHUNK_S)[:n]] * batch)
+        chunks = np.stack([audio.speech_like(audio.CHUNK_S)[:n]] * batch)
         encoder.fit([chunks[0]])
         encoder(chunks)
         calls = 1 if options.quick else max(2, 16 // batch)
@@ -122,9 +123,15 @@ def _wav2vec2(record: Record, options: Options) -> None:
         start = time.monotonic()
         with Utilisation(options.device) as sampled:
             whole = seconds / clock(
-                lambda p=precision, b=batch: wav2vec2.extract(
-                    str(sound), str(out), str(weights), precision=p, batch_size=b
-                ),
+                lambda p=precision, b=batch: extract(
+                    "wav2vec2",
+                    out,
+                    Sound(sound),
+                    weights=weights,
+                    precision=p,
+                    batch_size=b,
+                    threads=options.threads,
+                ),  # fmt: skip
                 options.device,
             )
         busy = sampled.percent(since=start)

@@ -173,12 +173,13 @@ def with_rule(slurm: Slurm, rule: str) -> str | None:
     return next((i for i, (_, comment) in running if comment.startswith(f"rule_{rule}_")), None)
 
 
-def environment_of(house: Path, module: str) -> dict[str, str]:
-    """Environment of a running job of the house, by the module it runs; {} where there is none."""
+def environment_of(house: Path, job: str) -> dict[str, str]:
+    """Environment of a running job of the house, by the words behind -m; {} where there is none."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0")
-            if words[1:3] == [b"-m", module.encode()] and (entry / "cwd").resolve() == house:
+            wanted = [b"-m", *job.encode().split()]
+            if words[1 : len(wanted) + 1] == wanted and (entry / "cwd").resolve() == house:
                 lines = (entry / "environ").read_text(errors="replace").split("\0")
                 return dict(line.split("=", 1) for line in lines if "=" in line)
         except OSError:
@@ -195,7 +196,7 @@ def scenario(at: Path, slurm: Slurm) -> None:
     first = Call(house, slurm, at / "first.txt", *FASTER, "--", TABLE)
     try:
         what = "process of egemaps"
-        given = wait_for(what, lambda: environment_of(house, "extractors.egemaps"), first)
+        given = wait_for(what, lambda: environment_of(house, "extractors egemaps"), first)
         check(given.get("HDF5_USE_FILE_LOCKING") == "FALSE", "HDF5 would lock its files")
         victim = wait_for("job of egemaps", lambda: with_rule(slurm, "egemaps"), first)
         slurm.ask("scancel", victim)

@@ -45,7 +45,7 @@ START_S = 300.0
 
 
 def stage_of(process: psutil.Process) -> str:
-    """The module a job runs; "" for anything else."""
+    """What a job runs: its module, and the name of an extractor behind it; "" for anything else."""
     try:
         words = process.cmdline()
     except psutil.Error:
@@ -53,6 +53,8 @@ def stage_of(process: psutil.Process) -> str:
     if "python" not in os.path.basename(words[0]) if words else True:
         return ""
     module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
+    if module == "extractors":
+        module = " ".join(words[words.index("-m") + 1 :][:2])
     return "" if module.startswith("snakemake") else module
 
 
@@ -131,9 +133,15 @@ def kill_at_random(
 # the rule is made again for it with all that depends on it.
 STAGES = {
     "demo_session_noxi_001": "corpora.demo", "probe": "media.probe", "faces": "extractors.faces",
+<<<<<<< HEAD
     "weights": "extractors.weights", "egemaps": "extractors.egemaps", "clip_face": "extractors.clip_face",
     "flow_magnitude": "extractors.flow_magnitude", "labels": "alignment.labels", "clock": "alignment.clock",
     "align": "alignment.align", "statistics": "training.statistics",
+=======
+    "weights": "extractors.weights", "egemaps": "extractors egemaps", "clip_face": "extractors clip_face",
+    "flow_magnitude": "extractors flow_magnitude", "labels": "alignment.labels", "clock": "alignment.clock",
+    "align": "alignment.align", "session": "alignment.session", "statistics": "training.statistics",
+>>>>>>> 3749f8b (refactor: each extractor is declared once; one command, one writer and one rule for all)
     "train": "training.train", "predict": "inference.predict", "score": "evaluation.score",
     "table": "evaluation.tables", "curves": "evaluation.curves", "qc_session": "alignment.qc",
 }  # fmt: skip

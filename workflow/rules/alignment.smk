@@ -93,6 +93,7 @@ rule qc_session:
             {
                 "features": features_of(w),
                 "labels_roles": [p.role for p in people_of(w) if p.labels],
+                "faces": bool(faces_of(w)),
                 "audio": [
                     f"{p.role}={path}"
                     + (f"#{p.audio_channel}" if p.audio_channel is not None else "")

@@ -10,6 +10,7 @@ import snakemake.benchmark
 from snakemake.exceptions import WorkflowError
 
 from corpora.demo import session_files, weights_files
+from extractors.declared import EXTRACTORS
 from runtime import InputError
 from runtime.gpus import gpus_visible
 from workflow import recordings
@@ -71,8 +72,29 @@ def stream_of(wildcards):
     return str(recordings.stream_of(study.participant(wildcards), name))
 
 
-def channel_of(wildcards):
-    return options({"audio_channel": study.participant(wildcards).audio_channel})
+def sources_of(extractor):
+    """Input files of an extractor: what it reads, and the identity of its weights."""
+    faces = "<results>/faces/<participant>"
+    files = {
+        "sound": {"audio": audio_of},
+        "crops": {"faces": f"{faces}.h5", "crops": f"{faces}.crops.mkv"},
+    }[extractor.reads]
+    if extractor.checkpoint:
+        files["weights"] = "<results>/weights/{feature}.json"
+    return files
+
+
+def source_options(wildcards, input):
+    """Command-line options of an extractor's input files."""
+    files = {name: str(path) for name, path in input.items()}
+    if "audio" in files:
+        files["audio_channel"] = study.participant(wildcards).audio_channel
+    return options(files)
+
+
+def grows(amount):
+    """A resource that every attempt asks for more of."""
+    return lambda wildcards, attempt: amount * attempt
 
 
 def labels_of(wildcards):
@@ -103,7 +125,8 @@ def sounds_of(wildcards):
 
 def faces_of(wildcards):
     """Face tracks of a session: of those with a video, where a feature comes from the picture."""
-    if not set(features_of(wildcards)) & set(recordings.PICTURE):
+    extractors = [study.extractor(f) for f in features_of(wildcards)]
+    if not any(e and e.reads == "crops" for e in extractors):
         return []
     return [
         f"{study.results}/faces/{p.dataset}/{p.session}/{p.role}.h5"

@@ -56,10 +56,6 @@ rule stream:
         " {params.options} --out {output.feature:q} --fingerprint {params.fingerprint:q} --log {log:q}"
 
 
-# Where the config gives an extractor's name to a stream, the stream it is.
-ruleorder: stream > egemaps > egemaps_lld > wav2vec2 > clip_face > flow > flow_magnitude
-
-
 rule faces:
     input:
         video=video_of,
@@ -89,158 +85,37 @@ rule faces:
         " --crops {output.crops:q} --unusable {resources.unusable} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
 
 
-rule egemaps:
-    input:
-        audio=audio_of,
-    output:
-        feature="<results>/features/<participant>/egemaps.h5",
-        sidecar="<results>/features/<participant>/egemaps.json",
-    log:
-        "<logs>/egemaps/{dataset}.{session}.{role}.log",
-    benchmark:
-        "<benchmarks>/egemaps/{dataset}.{session}.{role}.tsv"
-    conda:
-        "../../envs/media.yaml"
-    resources:
-        mem_mb=1500,
-    params:
-        fingerprint=study.feature_fingerprint("egemaps"),
-        options=options(study.feature_settings("egemaps")),
-        channel=channel_of,
-    message:
-        "eGeMAPS functionals · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
-    shell:
-        "python -m extractors.egemaps --audio={input.audio:q} {params.channel} {params.options}"
-        " --out {output.feature:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
+# One rule for each declared extractor, all of the same form (extractors/declared.py).
+for extractor in EXTRACTORS.values():
 
-
-rule egemaps_lld:
-    input:
-        audio=audio_of,
-    output:
-        feature="<results>/features/<participant>/egemaps_lld.h5",
-        sidecar="<results>/features/<participant>/egemaps_lld.json",
-    log:
-        "<logs>/egemaps_lld/{dataset}.{session}.{role}.log",
-    benchmark:
-        "<benchmarks>/egemaps_lld/{dataset}.{session}.{role}.tsv"
-    conda:
-        "../../envs/media.yaml"
-    resources:
-        mem_mb=1500,
-    params:
-        fingerprint=study.feature_fingerprint("egemaps_lld"),
-        options=options(study.feature_settings("egemaps_lld")),
-        channel=channel_of,
-    message:
-        "eGeMAPS descriptors · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
-    shell:
-        "python -m extractors.egemaps_lld --audio={input.audio:q} {params.channel} {params.options}"
-        " --out {output.feature:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
-
-
-rule wav2vec2:
-    input:
-        audio=audio_of,
-        weights="<results>/weights/wav2vec2.json",
-    output:
-        feature="<results>/features/<participant>/wav2vec2.h5",
-        sidecar="<results>/features/<participant>/wav2vec2.json",
-    log:
-        "<logs>/wav2vec2/{dataset}.{session}.{role}.log",
-    benchmark:
-        "<benchmarks>/wav2vec2/{dataset}.{session}.{role}.tsv"
-    conda:
-        "../../envs/torch.yaml"
-    resources:
-        mem_mb=6000,
-        gpu=GPU,
-    params:
-        fingerprint=study.feature_fingerprint("wav2vec2"),
-        options=options(study.feature_settings("wav2vec2")),
-        channel=channel_of,
-    message:
-        "speech embeddings · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
-    shell:
-        "python -m extractors.wav2vec2 --audio={input.audio:q} {params.channel}"
-        " --weights {input.weights:q} {params.options} --out {output.feature:q}"
-        " --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
-
-
-rule clip_face:
-    input:
-        faces="<results>/faces/<participant>.h5",
-        crops="<results>/faces/<participant>.crops.mkv",
-        weights="<results>/weights/clip_face.json",
-    output:
-        feature="<results>/features/<participant>/clip_face.h5",
-        sidecar="<results>/features/<participant>/clip_face.json",
-    log:
-        "<logs>/clip_face/{dataset}.{session}.{role}.log",
-    benchmark:
-        "<benchmarks>/clip_face/{dataset}.{session}.{role}.tsv"
-    conda:
-        "../../envs/torch.yaml"
-    resources:
-        mem_mb=3000,
-        gpu=GPU,
-    params:
-        fingerprint=study.feature_fingerprint("clip_face"),
-        options=options(study.feature_settings("clip_face")),
-    message:
-        "CLIP of the face · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
-    shell:
-        "python -m extractors.clip_face --faces {input.faces:q} --crops {input.crops:q}"
-        " --weights {input.weights:q} {params.options} --out {output.feature:q}"
-        " --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
-
-
-rule flow:
-    input:
-        faces="<results>/faces/<participant>.h5",
-        crops="<results>/faces/<participant>.crops.mkv",
-    output:
-        feature="<results>/features/<participant>/flow.h5",
-        sidecar="<results>/features/<participant>/flow.json",
-    log:
-        "<logs>/flow/{dataset}.{session}.{role}.log",
-    benchmark:
-        "<benchmarks>/flow/{dataset}.{session}.{role}.tsv"
-    conda:
-        "../../envs/media.yaml"
-    resources:
-        mem_mb=1000,
-    params:
-        fingerprint=study.feature_fingerprint("flow"),
-        options=options(study.feature_settings("flow")),
-    message:
-        "optical flow of the face · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
-    shell:
-        "python -m extractors.flow --faces {input.faces:q} --crops {input.crops:q} {params.options}"
-        " --out {output.feature:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
-
-
-rule flow_magnitude:
-    input:
-        faces="<results>/faces/<participant>.h5",
-        crops="<results>/faces/<participant>.crops.mkv",
-    output:
-        feature="<results>/features/<participant>/flow_magnitude.h5",
-        sidecar="<results>/features/<participant>/flow_magnitude.json",
-    log:
-        "<logs>/flow_magnitude/{dataset}.{session}.{role}.log",
-    benchmark:
-        "<benchmarks>/flow_magnitude/{dataset}.{session}.{role}.tsv"
-    conda:
-        "../../envs/media.yaml"
-    resources:
-        mem_mb=1000,
-    params:
-        fingerprint=study.feature_fingerprint("flow_magnitude"),
-        options=options(study.feature_settings("flow_magnitude")),
-    message:
-        "flow magnitude at landmarks · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
-    shell:
-        "python -m extractors.flow_magnitude --faces {input.faces:q} --crops {input.crops:q}"
-        " {params.options} --out {output.feature:q} --fingerprint {params.fingerprint:q}"
-        " --threads {threads} --log {log:q}"
+    rule:
+        name:
+            extractor.name
+        input:
+            **sources_of(extractor),
+        output:
+            feature="<results>/features/<participant>/{feature}.h5",
+            sidecar="<results>/features/<participant>/{feature}.json",
+        log:
+            "<logs>/{feature}/{dataset}.{session}.{role}.log",
+        benchmark:
+            "<benchmarks>/{feature}/{dataset}.{session}.{role}.tsv"
+        wildcard_constraints:
+            # Where the config gives the name to a stream, the stream it is.
+            feature=constraint({extractor.name} - set(study.streams)),
+        conda:
+            f"../../envs/{extractor.env}.yaml"
+        resources:
+            mem_mb=grows(extractor.mem_mb),
+            runtime=grows(extractor.minutes),
+            gpu=GPU if extractor.gpu else 0,
+        params:
+            fingerprint=lambda w: study.feature_fingerprint(w.feature),
+            options=lambda w: options(study.feature_settings(w.feature)),
+            sources=source_options,
+            title=extractor.title,
+        message:
+            "{params.title} · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
+        shell:
+            "python -m extractors {wildcards.feature} {params.sources} {params.options}"
+            " --out {output.feature:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"

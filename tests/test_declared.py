@@ -1,0 +1,70 @@
+"""Each extractor is declared once; config, schema, profiles and modules agree with the declaration."""
+
+import importlib
+import inspect
+
+import pytest
+import yaml
+
+from extractors.declared import EXTRACTORS
+from extractors.run import build_parser, complete
+from model.configs.base import complete_groups
+from workflow.config import SCHEMA
+from workflow.fingerprint import ROOT
+
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))["features"]
+SCHEMES = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))["properties"]["features"]["properties"]
+COMMON = {"enabled", "dtype", "align"}
+NAMES = list(EXTRACTORS)
+
+
+def test_the_config_and_its_schema_know_exactly_the_declared_extractors():
+    assert list(CONFIG) == list(SCHEMES) == NAMES
+    assert all(name == e.name for name, e in EXTRACTORS.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_and_schema_have_the_declared_settings_and_defaults(name):
+    declared = EXTRACTORS[name]
+    assert set(CONFIG[name]) == {*COMMON, *declared.keys}
+    assert set(SCHEMES[name]["properties"]) == set(SCHEMES[name]["required"]) == set(CONFIG[name])
+    assert CONFIG[name]["dtype"] == declared.dtype
+    for s in declared.settings:
+        if s.changes_values:
+            assert CONFIG[name][s.name] == s.default, s.name
+            choices = SCHEMES[name]["properties"][s.name].get("enum")
+            assert choices is None or tuple(choices) == s.choices, s.name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_module_takes_what_is_declared(name):
+    declared = EXTRACTORS[name]
+    rows = importlib.import_module(declared.module).rows
+    source, *options = inspect.signature(rows).parameters.values()
+    assert source.kind is source.POSITIONAL_OR_KEYWORD
+    # No defaults of its own: they stand in the declaration.
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in options)
+    weights = ["weights"] if declared.checkpoint else []
+    assert sorted(p.name for p in options) == sorted([*declared.defaults, *weights])
+    assert (ROOT / "envs" / f"{declared.env}.yaml").is_file()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_group_is_the_one_that_models_guess_by_its_name(name):
+    assert complete_groups({}, [name]) == {EXTRACTORS[name].group: [name]}
+
+
+@pytest.mark.parametrize("profile", ["slurm", "cluster-generic"])
+def test_profiles_retry_every_extractor(profile):
+    text = (ROOT / "profiles" / profile / "config.yaml").read_text(encoding="utf-8")
+    assert set(NAMES) <= set(yaml.safe_load(text)["preemptible-rules"])
+
+
+def test_an_unknown_setting_is_an_error_and_the_command_has_the_declared_options():
+    with pytest.raises(TypeError, match="flow has no setting gird"):
+        complete(EXTRACTORS["flow"], {"gird": 2})
+    words = ["flow", "--faces", "f", "--crops", "c", "--out", "o", "--grid", "2"]
+    args = build_parser().parse_args(words)
+    assert (args.grid, args.bins, args.dtype) == (2, 8, "float16")
+    with pytest.raises(SystemExit):
+        build_parser().parse_args([*words, "--mode", "exact"])
