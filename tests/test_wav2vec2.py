@@ -333,9 +333,8 @@ def test_of_a_silent_recording_every_row_stands_and_none_is_valid(
     monkeypatch.setattr(wav2vec2, "ROWS", rows)
     for name, samples in (("live", sound(1.0)), ("dead", np.zeros(RATE))):
         soundfile.write(tmp_path / f"{name}.wav", samples, RATE)
-        counts, _ = wav2vec2.extract(
-            str(tmp_path / f"{name}.wav"), str(tmp_path / f"{name}.h5"), str(folders["xls-r"])
-        )
+        source = Sound(tmp_path / f"{name}.wav")
+        counts = extract("wav2vec2", tmp_path / f"{name}.h5", source, weights=folders["xls-r"])
     dead, live = read_features(tmp_path / "dead.h5"), read_features(tmp_path / "live.h5")
     np.testing.assert_array_equal(dead.time, live.time)
     assert live.valid.all() and not dead.valid.any() and np.isnan(dead.values).all()
