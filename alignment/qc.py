@@ -145,13 +145,8 @@ def session_quality(
                 raise InputError(f"{path} does not fit its session's clock", remake(path))
             record["features"][name] = quality
             timeline[f"{role} {name}"] = valid
-<<<<<<< HEAD
-        if probe.get("video") and any(name in VISUAL for name in features):
-            record["faces"] = face_rate(layout.faces(results, *spec.key, role))
-=======
         if faces and probe.get("video"):
-            record["faces"] = face_rate(spec.faces(results, role))
->>>>>>> 3749f8b (refactor: each extractor is declared once; one command, one writer and one rule for all)
+            record["faces"] = face_rate(layout.faces(results, *spec.key, role))
             if record["faces"]["face_rate"] == 0:
                 record["unusable"].append("face")
         labels = None

@@ -112,7 +112,7 @@ def faces(folder):
 def sound_feature(name, *settings):
     def make(folder):
         sound = write_wav(folder / "a.wav", voice())
-        run(f"extractors.{name}", "--audio", sound, *settings, "--out", folder / f"{name}.h5")
+        run("extractors.run", name, "--audio", sound, *settings, "--out", folder / f"{name}.h5")
         return outputs(folder / f"{name}.h5")
 
     return make
@@ -122,7 +122,16 @@ def sound_feature(name, *settings):
 def egemaps(folder):
     found = sound_feature("egemaps")(folder)
     sound = folder / "a.wav"
-    run("extractors.egemaps", "--audio", sound, "--mode", "exact", "--out", folder / "exact.h5")
+    run(
+        "extractors.run",
+        "egemaps",
+        "--audio",
+        sound,
+        "--mode",
+        "exact",
+        "--out",
+        folder / "exact.h5",
+    )
     return found | outputs(folder / "exact.h5")
 
 
@@ -144,7 +153,7 @@ def clip_face(folder):
     write_weights("clip_face", folder / "w")
     face, crop = crops(folder)
     command = ["--faces", face, "--crops", crop, "--weights", folder / "w"]
-    run("extractors.clip_face", *command, "--out", folder / "clip_face.h5")
+    run("extractors.run", "clip_face", *command, "--out", folder / "clip_face.h5")
     return outputs(folder / "clip_face.h5")
 
 
@@ -152,7 +161,7 @@ def crop_feature(name):
     def make(folder):
         face, crop = crops(folder)
         out = folder / f"{name}.h5"
-        run(f"extractors.{name}", "--faces", face, "--crops", crop, "--out", out)
+        run("extractors.run", name, "--faces", face, "--crops", crop, "--out", out)
         return outputs(out)
 
     return make
@@ -201,6 +210,6 @@ def quality(folder):
     sound = write_wav(folder / "expert.wav", np.clip(3 * voice(6.0), -1, 1))
     command = ["--session", SPEECH, "--results", results, "--features", "clip_face", "wav2vec2"]
     command += ["--labels-roles", "expert", "--audio", f"expert={sound}"]
-    run("alignment.qc", "session", *command, "--out", folder / "quality.json")
+    run("alignment.qc", "session", *command, "--faces", "--out", folder / "quality.json")
     run("alignment.qc", "summary", "--inputs", folder / "quality.json", "--out", folder / "qc.tsv")
     return outputs(folder / "quality.json", folder / "qc.tsv")

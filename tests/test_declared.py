@@ -10,7 +10,7 @@ from extractors.declared import EXTRACTORS
 from extractors.run import build_parser, complete
 from model.configs.base import complete_groups
 from workflow.config import SCHEMA
-from workflow.fingerprint import ROOT
+from workflow.stages import ROOT
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))["features"]
 SCHEMES = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))["properties"]["features"]["properties"]

@@ -15,8 +15,11 @@ from test_study import sheet, study  # noqa: F401 - sheet is a fixture
 from alignment import qc
 from alignment.align import align
 from alignment.aligned import AlignedFeature
-from extractors import egemaps, egemaps_lld, faces, flow, flow_magnitude
+from extractors import faces
 from extractors.crops import read_crops
+from extractors.face_track import FaceCrops
+from extractors.run import extract
+from extractors.sound import Sound
 from media import probe
 from runtime import InputError
 from store.features import read_features
@@ -26,18 +29,13 @@ from workflow.digest import summary
 from workflow.unusable import refuse_faceless, unusable
 
 
-def extract_sound(module, audio, out):
-    more = {"mode": "streaming"} if module is egemaps else {}
-    return module.extract(str(audio), str(out), None, dtype="float32", **more)
-
-
-@pytest.mark.parametrize("module", [egemaps, egemaps_lld])
+@pytest.mark.parametrize("name", ["egemaps", "egemaps_lld"])
 @pytest.mark.parametrize("level", [0.0, 9e-5])
-def test_of_a_silent_recording_every_row_stands_and_none_is_valid(tmp_path, module, level):
+def test_of_a_silent_recording_every_row_stands_and_none_is_valid(tmp_path, name, level):
     soundfile.write(tmp_path / "dead.wav", np.full(5 * 16000, level, np.float32), 16000, "FLOAT")
     write_wav(tmp_path / "live.wav", tone(5.0))
-    counts = extract_sound(module, tmp_path / "dead.wav", tmp_path / "dead.h5")
-    extract_sound(module, tmp_path / "live.wav", tmp_path / "live.h5")
+    counts = extract(name, tmp_path / "dead.h5", Sound(tmp_path / "dead.wav"))
+    extract(name, tmp_path / "live.h5", Sound(tmp_path / "live.wav"))
     dead, live = read_features(tmp_path / "dead.h5"), read_features(tmp_path / "live.h5")
     np.testing.assert_array_equal(dead.time, live.time)
     assert not dead.valid.any() and live.valid.any()
@@ -52,7 +50,7 @@ def test_one_sample_above_the_limit_is_a_sound(tmp_path):
     sound = np.zeros(5 * 16000, np.float32)
     sound[40000] = 2e-4
     soundfile.write(tmp_path / "a.wav", sound, 16000, "FLOAT")
-    extract_sound(egemaps, tmp_path / "a.wav", tmp_path / "a.h5")
+    extract("egemaps", tmp_path / "a.h5", Sound(tmp_path / "a.wav"))
     valid = read_features(tmp_path / "a.h5").valid
     assert valid[24:].all() and not valid[:24].any()
 
@@ -92,9 +90,8 @@ def test_without_any_face_every_frame_has_a_row_that_is_not_valid(wall):
 
 def test_features_of_a_face_that_is_never_found_are_not_valid(wall):
     folder, _ = wall
-    flow.extract_flow(folder / "f.h5", folder / "c.mkv", folder / "flow.h5")
-    flow_magnitude.extract_flow_magnitude(folder / "f.h5", folder / "c.mkv", folder / "mag.h5")
-    for name in ("flow", "mag"):
+    for name in ("flow", "flow_magnitude"):
+        extract(name, folder / f"{name}.h5", FaceCrops(folder / "f.h5", folder / "c.mkv"))
         found = read_features(folder / f"{name}.h5")
         assert len(found.time) == 30 and not found.valid.any() and np.isnan(found.values).all()
 
@@ -133,7 +130,7 @@ def test_the_quality_table_names_what_holds_nothing(tmp_path):
     track.replace(results / "faces/noxi/001/novice.h5")
     spec = parse_spec("noxi/001:expert,novice")
     audio = {"expert": (results / "dead.wav", None), "novice": (results / "live.wav", None)}
-    record, _ = qc.session_quality(spec, results, ["clip_face"], audio=audio)
+    record, _ = qc.session_quality(spec, results, ["clip_face"], audio=audio, faces=True)
     assert [p["unusable"] for p in record["participants"]] == [["sound"], ["face"]]
     rows = qc.summary_rows([record])
     assert [row["unusable"] for row in rows] == ["sound", "face"]

@@ -318,15 +318,13 @@ class Study:
         """Fingerprint of a stage, for example ``fingerprint("alignment.clock", {...})``."""
         return fingerprint(stage, settings or {})
 
-<<<<<<< HEAD
     def settings(self, stage: str, settings: dict) -> dict:
         """Settings for a stage's command, without later ones that have their neutral value."""
         return without_neutral(settings, stage)
-=======
+
     def extractor(self, feature: str) -> Extractor | None:
         """The declared extractor of an enabled feature; None for a precomputed stream."""
         return recordings.extractor_of(feature, self.features[feature])
->>>>>>> 3749f8b (refactor: each extractor is declared once; one command, one writer and one rule for all)
 
     def feature_settings(self, feature: str) -> dict:
         """Settings of an extractor that change its numbers and are command-line options."""

@@ -133,15 +133,9 @@ def kill_at_random(
 # the rule is made again for it with all that depends on it.
 STAGES = {
     "demo_session_noxi_001": "corpora.demo", "probe": "media.probe", "faces": "extractors.faces",
-<<<<<<< HEAD
-    "weights": "extractors.weights", "egemaps": "extractors.egemaps", "clip_face": "extractors.clip_face",
-    "flow_magnitude": "extractors.flow_magnitude", "labels": "alignment.labels", "clock": "alignment.clock",
-    "align": "alignment.align", "statistics": "training.statistics",
-=======
     "weights": "extractors.weights", "egemaps": "extractors egemaps", "clip_face": "extractors clip_face",
     "flow_magnitude": "extractors flow_magnitude", "labels": "alignment.labels", "clock": "alignment.clock",
-    "align": "alignment.align", "session": "alignment.session", "statistics": "training.statistics",
->>>>>>> 3749f8b (refactor: each extractor is declared once; one command, one writer and one rule for all)
+    "align": "alignment.align", "statistics": "training.statistics",
     "train": "training.train", "predict": "inference.predict", "score": "evaluation.score",
     "table": "evaluation.tables", "curves": "evaluation.curves", "qc_session": "alignment.qc",
 }  # fmt: skip
