@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from runtime.encoding import check_encoding
 from runtime.errors import InputError
 from runtime.log import set_up_logging
 
@@ -43,6 +44,7 @@ def run_job(
     log_file = getattr(args, "log", None)
     set_up_logging(module, argv, log_file)
     try:
+        check_encoding()
         work(args)
         return 0
     except InputError as e:

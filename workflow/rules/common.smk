@@ -12,6 +12,7 @@ from snakemake.exceptions import WorkflowError
 from corpora.demo import session_files, weights_files
 from extractors.declared import EXTRACTORS
 from runtime import InputError
+from runtime.encoding import check_encoding
 from runtime.gpus import gpus_visible
 from workflow import recordings
 from workflow.config import check_config, load_yaml
@@ -28,6 +29,7 @@ from workflow.unusable import refuse_faceless
 gc.set_threshold(100_000, 20, 100)
 
 try:
+    check_encoding()
     # Snakemake takes the last of two equal keys without a word.
     for file in workflow.overwrite_configfiles if workflow.is_main_process else ():
         load_yaml(Path(file))
