@@ -18,11 +18,11 @@ from runtime.log import command_line
 from store.aligned import write_aligned
 from store.features import Declared, check_declared, check_features
 from store.hdf5 import open_hdf5, reading, remake
+from store.identity import PRECOMPUTED
 from store.sidecar import write_sidecar
 
 log = get_logger("align")
 DEFAULT_MAX_GAP_S = 0.2
-PRECOMPUTED = "extractors.stream"
 # Rows may lie this far behind the clock (a stream that ends a little later than its container
 # says); more means the file belongs to another recording. Sound may begin before the picture, from
 # which the clock runs.

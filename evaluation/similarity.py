@@ -33,6 +33,7 @@ from runtime.log import command_line
 from store.atomic import atomic_path
 from store.session_spec import SessionSpec, parse_specs
 from store.sidecar import write_sidecar
+from training.identities import check_trained
 from training.model_file import Trained, load_model
 from training.windows import Windows
 
@@ -101,14 +102,9 @@ def similarity(
             "choose a run with two groups or more of a model that brings them together, for example "
             "da_mamba with alignment and modality_fusion, or align_mamba",
         )
+    check_trained(results, specs, trained.features, str(checkpoint))
     domains = trained.metadata.get("domains", ())
     windows = Windows(results, specs, settings, False, domains=domains)
-    if windows.dims != trained.dims:
-        odd = next(n for n in trained.dims if windows.dims[n] != trained.dims[n])
-        raise InputError(
-            f"{specs[0].name}: {odd} has {windows.dims[odd]} dimensions, {checkpoint} was trained with {trained.dims[odd]}",
-            "extract the features with the settings of the training sessions, or train again",
-        )
     device = pick_device()
     trained.model.to(device)
     pairs = list(combinations(settings.model.groups, 2))

@@ -37,8 +37,8 @@ from runtime.log import command_line
 from store.hdf5 import create_hdf5
 from store.session_spec import SessionSpec, parse_specs
 from store.sidecar import write_sidecar
+from training.identities import check_trained
 from training.model_file import Trained, load_model
-from training.sessions import check_identities
 from training.windows import Windows
 
 log = get_logger("predict")
@@ -165,20 +165,17 @@ def predict(
         most = max(len(spec.roles) for spec in specs) - 1
         check_live(trained.settings.name, trained.settings.model, most)
     check_finish(config, trained.settings.frame_rate_hz, trained.settings.classes)
-    check_identities(results, specs, trained.metadata.get("features", {}), str(checkpoint))
+    check_trained(results, specs, trained.features, str(checkpoint))
     source = partners or trained.settings.training.partners
     domains = trained.metadata.get("domains", ())
     if trained.settings.model.prompts and datasets[0] not in domains:
-        log.info("%s is no training dataset: its windows get the unknown prompt", datasets[0])
+        log.warning(
+            "%s is no training dataset of %s (%s): its windows get the unknown prompt",
+            datasets[0], checkpoint, ", ".join(domains),
+        )  # fmt: skip
     windows = Windows(
         results, specs, trained.settings, False, source, shuffle_seed, domains=domains
     )
-    if windows.dims != trained.dims:
-        odd = next(n for n in trained.dims if windows.dims[n] != trained.dims[n])
-        raise InputError(
-            f"{specs[0].name}: {odd} has {windows.dims[odd]} dimensions, {checkpoint} was trained with {trained.dims[odd]}",
-            "extract the features with the settings of the training sessions, or train again",
-        )
     absent = None
     if config.absent_rate:
         absent = AbsentStreams(

@@ -32,8 +32,13 @@ class StreamPrompt(nn.Module):
         self.prompt = nn.Parameter(START * torch.randn(domains + hidden, frames, dim))
 
     def forward(self, domain: Tensor) -> Tensor:
-        """domain (R,), 0 unknown -> raw values (R, K, D)."""
+        """domain (R,), 0 unknown -> raw values (R, K, D).
+
+        Raises ValueError where nothing taught a prompt: no domain, and none was hidden.
+        """
         table = self.prompt
+        if not len(table):
+            raise ValueError("the model has prompts of no domain: an unknown one has no mean to take")
         if not self.hidden:
             table = torch.cat([table.mean(0, keepdim=True), table])  # (1 + domains, K, D)
         return table[domain] * self.normalise.std + self.normalise.mean

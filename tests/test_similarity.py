@@ -181,5 +181,5 @@ def test_models_without_comparable_groups_are_refused(tmp_path, corpus, model):
 def test_other_dimensions_are_refused(tmp_path):
     spec = write_session(tmp_path, "noxi", "001", DYAD, 5.0, 1, dims={**DIMS, "flow": 9})
     path = write_checkpoint(tmp_path / "model.safetensors", name="align_mamba")
-    with pytest.raises(InputError, match="flow has 9 dimensions"):
+    with pytest.raises(InputError, match="number of columns of flow is 9 instead of 4"):
         job.similarity(path, parse_specs([spec]), tmp_path)

@@ -13,8 +13,9 @@ from model.checkpoint import check_claims, load_tensors, save_tensors
 from model.registry import build
 from model.settings import other_network
 from runtime import InputError
+from store.identity import Identity
 from store.session_spec import SessionSpec
-from training.sessions import check_identities
+from training.identities import check_trained
 from training.settings import Settings, parse
 
 SCHEMA_VERSION = 1
@@ -22,12 +23,16 @@ SCHEMA_VERSION = 1
 
 @dataclass
 class Trained:
-    """A model file in memory; metadata: run, seed, fingerprint, dims, settings, epoch ..."""
+    """A model file in memory; metadata: run, seed, fingerprint, dims, settings, epoch ...
+
+    features: identity of each feature it was trained on, as far as the file says (store.identity).
+    """
 
     model: nn.Module
     settings: Settings
     dims: dict[str, int]
     metadata: dict[str, Any]
+    features: dict[str, Identity]
 
 
 def save_model(
@@ -35,7 +40,7 @@ def save_model(
 ) -> None:
     """Write the model file: weights, normalisation (buffers), and the settings to rebuild it.
 
-    metadata must hold run, seed, fingerprint and dims.
+    metadata must hold run, seed, fingerprint, dims and features (what made each, store.identity).
     """
     record = {"schema_version": SCHEMA_VERSION, "settings": settings.canonical(), **metadata}
     save_tensors(path, state, record)
@@ -49,6 +54,10 @@ def load_model(path: str | Path) -> Trained:
             raise KeyError(f"schema version {metadata['schema_version']}")
         settings, dims = parse(metadata["settings"]), dict(metadata["dims"])
         domains = tuple(metadata.get("domains", ()))
+        said = metadata.get("features", {})
+        features = {name: {"dims": dim} | said.get(name, {}) for name, dim in dims.items()}
+        if settings.model.prompts and not domains:
+            raise ValueError("it has prompts, and names no dataset they belong to")
         check_claims(settings, dims, domains, tensors)
         model = build(settings, dims, domains)
         model.load_state_dict(tensors)
@@ -57,7 +66,7 @@ def load_model(path: str | Path) -> Trained:
             f"{path} does not fit this program ({' '.join(str(e).split())[:100]})",
             f"it was trained with another version; train again: rm '{path}'",
         ) from e
-    return Trained(model.eval(), settings, dims, metadata)
+    return Trained(model.eval(), settings, dims, metadata, features)
 
 
 def load_initial(
@@ -84,11 +93,12 @@ def load_initial(
             )
     old = tuple(start.metadata.get("domains", ()))
     if old != tuple(domains):
+        there, here = (", ".join(names) or "no dataset" for names in (old, domains))
         raise InputError(
-            f"{path} has prompts for {', '.join(old)}, this run for {', '.join(domains)}",
+            f"{path} has prompts for {there}, this run for {here}",
             "choose model: {prompts: 0} in both runs, or train both on the same datasets",
         )
-    check_identities(results, specs, start.metadata.get("features", {}), str(path))
+    check_trained(results, specs, start.features, str(path))
     model.load_state_dict(start.model.state_dict())
 
 

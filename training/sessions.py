@@ -14,8 +14,6 @@ from store import layout
 from store.features import read_features
 from store.session_spec import SessionSpec
 
-# What tells two features of one name apart, of the attributes of their files.
-IDENTITY = ("extractor", "model_id", "model_revision")
 TINY_S = 1e-6  # time stamps are float64 seconds: equal means within a microsecond
 
 
@@ -96,49 +94,6 @@ class SessionReader:
         if not path.exists():
             return None
         return labels_on_grid(path, self.times())
-
-
-def identities(
-    results: str | Path, spec: SessionSpec, features: tuple[str, ...] | list[str], role: str = ""
-) -> dict[str, dict[str, str | int]]:
-    """What made each feature of a participant (default: the session's first), and its dims."""
-    found: dict[str, dict[str, str | int]] = {}
-    for name in features:
-        with AlignedFeature(
-            layout.aligned(results, *spec.key, role or spec.roles[0], name)
-        ) as file:
-            found[name] = {key: str(file.attributes.get(key, "")) for key in IDENTITY}
-            found[name]["dims"] = file.dim
-    return found
-
-
-def check_identities(
-    results: str | Path,
-    specs: list[SessionSpec],
-    expected: dict[str, dict[str, str | int]],
-    trained: str,
-) -> None:
-    """InputError naming the features that are not what `trained` was trained with.
-
-    expected : `identities` of the training; {} (a file of an earlier version) checks nothing.
-    """
-    for spec in specs:
-        for role in spec.roles if expected else ():
-            there = identities(results, spec, list(expected), role)
-            odd = [name for name in expected if there[name] != expected[name]]
-            if odd:
-                first = odd[0]
-                raise InputError(
-                    f"{spec.name} {role}: {', '.join(odd)} differ from the features of {trained}:"
-                    f" {first} is {_words(there[first])}, trained was {_words(expected[first])}",
-                    "make these features as for the training sessions (config: `features`), or train again",
-                )
-
-
-def _words(identity: dict[str, str | int]) -> str:
-    what = identity["model_id"] or identity["extractor"]
-    revision = f" at {identity['model_revision']}" if identity["model_revision"] else ""
-    return f"'{what}{revision}' of {identity['extractor']}, {identity['dims']} columns"
 
 
 def check_classes(path: str | Path, labels: np.ndarray, classes: int) -> None:

@@ -1,6 +1,7 @@
 """Normalisation statistics of a run: training sessions only, one streaming pass in float64.
 
-Output (HDF5): for every feature a group with `mean`, `std` (D,) float64 and `count` (valid frames);
+Output (HDF5): for every feature a group with `mean`, `std` (D,) float64, `count` (valid frames) and
+`identity` (JSON: what made the feature of every participant, store.identity);
 a group `label` with mean, std and count as attributes. Root attributes: schema_version,
 frame_rate_hz, sessions (JSON list of specs), fingerprint.
 
@@ -22,6 +23,7 @@ from store import layout
 from store.hdf5 import create_hdf5, open_hdf5, reading, remake
 from store.session_spec import parse_specs
 from store.sidecar import write_sidecar
+from training.identities import agreed
 from training.sessions import SessionReader
 
 log = get_logger("statistics")
@@ -106,7 +108,11 @@ def statistics(
     out: Path,
     fingerprint: str = "",
 ) -> dict[str, int]:
-    """Compute and write; returns counts for the sidecar."""
+    """Compute and write; returns counts for the sidecar.
+
+    Raises InputError where participants' features are not made alike, and what `compute` raises.
+    """
+    made = agreed(results, parse_specs(sessions), features)
     moments, label = compute(results, sessions, features, frame_rate_hz)
     with create_hdf5(out) as new:
         f = new.file
@@ -114,6 +120,7 @@ def statistics(
             group = f.create_group(name)
             group["mean"], group["std"] = moments[name].mean, moments[name].std()
             group.attrs["count"] = moments[name].count
+            group.attrs["identity"] = json.dumps(made[name], sort_keys=True)
         group = f.create_group("label")
         group.attrs["mean"] = float(label.mean[0])
         group.attrs["std"] = float(label.std()[0])
@@ -128,6 +135,7 @@ def statistics(
 def read_statistics(path: str | Path) -> tuple[dict[str, dict], dict[str, float]]:
     """feature -> {"mean" (D,), "std" (D,), "count"}, and the labels' {"mean", "std", "count"}.
 
+    "identity", what made the feature, is absent in a file of an earlier version.
     Raises InputError for a damaged file, and for numbers that no data have.
     """
     with open_hdf5(path) as f, reading(path):
@@ -140,6 +148,9 @@ def read_statistics(path: str | Path) -> tuple[dict[str, dict], dict[str, float]
             for name in f
             if name != "label"
         }
+        for name, s in features.items():
+            if "identity" in f[name].attrs:
+                s["identity"] = json.loads(f[name].attrs["identity"])
         label = {key: float(f["label"].attrs[key]) for key in ("mean", "std", "count")}
         for name, s in {**features, "label": label}.items():
             mean, std = np.atleast_1d(s["mean"]), np.atleast_1d(s["std"])
@@ -149,6 +160,16 @@ def read_statistics(path: str | Path) -> tuple[dict[str, dict], dict[str, float]
             ):
                 raise InputError(f"{path}: mean and std of {name} are no statistics", remake(path))
     return features, label
+
+
+def check_described(path: Path, features: dict[str, dict], dims: dict[str, int]) -> None:
+    """InputError unless the statistics of a file hold every stream with its width."""
+    for name, dim in dims.items():
+        if name not in features or len(features[name]["mean"]) != dim:
+            raise InputError(
+                f"{path} does not describe {name} with {dim} dimensions",
+                "compute the statistics again with the features of this run (python -m training.statistics)",
+            )
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -34,13 +34,13 @@ from store.atomic import write_text
 from store.session_spec import SessionSpec, parse_specs
 from store.sidecar import sha256, write_sidecar
 from training import distributed
+from training.identities import agreed, check_statistics_of
 from training.losses import VALIDATION, score_losses
 from training.model_file import load_initial, resume_key, save_model
 from training.optim import MovingAverage, learning_rate, make_optimiser
 from training.resume import State, load_resume, save_resume
-from training.sessions import identities
 from training.settings import Settings, parse
-from training.statistics import read_statistics
+from training.statistics import check_described, read_statistics
 from training.windows import Windows
 
 log = get_logger("train")
@@ -74,7 +74,7 @@ def train(
     windows = Windows(
         results, training_specs, settings, True, t.partners, seed, t.stride, domains, device
     )
-    check_statistics(statistics, features, windows.dims)
+    check_described(statistics, features, windows.dims)
     validation = None
     if validation_specs:
         validation = Windows(
@@ -146,16 +146,6 @@ def train(
 def training_domains(settings: Settings, specs: list[SessionSpec]) -> tuple[str, ...]:
     """Datasets that get an own prompt, sorted; none for a model without prompts."""
     return tuple(sorted({spec.dataset for spec in specs})) if settings.model.prompts else ()
-
-
-def check_statistics(path: Path, features: dict[str, dict], dims: dict[str, int]) -> None:
-    """Statistics must be there for every stream, and have its width."""
-    for name, dim in dims.items():
-        if name not in features or len(features[name]["mean"]) != dim:
-            raise InputError(
-                f"{path} does not describe {name} with {dim} dimensions",
-                "compute the statistics again with the features of this run (python -m training.statistics)",
-            )
 
 
 def batches(
@@ -270,6 +260,11 @@ def run(args: argparse.Namespace) -> dict[str, object]:
         identity["initial"] = sha256(args.initial)
     if distributed.size() > 1:
         identity["processes"] = distributed.size()
+    made = agreed(args.results, training + validation, settings.features)
+    stated = {
+        n: s["identity"] for n, s in read_statistics(args.statistics)[0].items() if "identity" in s
+    }
+    check_statistics_of(made, stated, args.statistics)
     resume = None
     if args.checkpoint_dir:
         resume = Path(args.checkpoint_dir) / f"{args.run}.seed-{args.seed}.safetensors"
@@ -292,7 +287,7 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     if distributed.rank():
         return counts
     metadata = {"run": args.run, "seed": args.seed, "fingerprint": args.fingerprint, "dims": dims}
-    metadata["features"] = identities(args.results, training[0], settings.features)
+    metadata["features"] = made
     if settings.model.prompts:
         metadata["domains"] = training_domains(settings, training)
     save_model(args.out, weights, settings, metadata)
