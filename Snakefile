@@ -27,7 +27,6 @@ pathvars:
     results=study.results,
     logs=f"{study.results}/logs",
     benchmarks=f"{study.results}/benchmarks",
-    participant="{dataset}/{session}/{role}",
 
 
 wildcard_constraints:
@@ -50,7 +49,7 @@ rule all:
         study.figures_of_all(),
         predictions(),
         study.csv_files if applying else [],
-        f"{study.results}/qc/qc.tsv",
+        layout.quality_table(study.results),
         lambda wildcards: unfinished(workflow.rules, study),
     message:
         "everything is up to date"

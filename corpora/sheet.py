@@ -85,6 +85,11 @@ class Participant:
     identity: str = ""
     line: int = field(default=0, compare=False)
 
+    @property
+    def id(self) -> tuple[str, str, str]:
+        """dataset, session and role."""
+        return self.dataset, self.session, self.role
+
 
 class _Problems(list):
     """Problems of a sheet, told together."""
@@ -203,7 +208,7 @@ def _check_together(participants: list[Participant], problems: _Problems) -> Non
     first: dict[tuple[str, str, str], Participant] = {}
     split: dict[tuple[str, str], Participant] = {}
     for p in participants:
-        key = (p.dataset, p.session, p.role)
+        key = p.id
         if key in first:
             problems.add(
                 p.line, "role", p.role,

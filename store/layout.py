@@ -1,12 +1,14 @@
 """Where everything lies below the results folder. No other module knows.
 
-Commands call the functions; the rules say the same names (`<aligned>.h5`), which the Snakefile takes
+Commands call the functions; the rules say the same names (`{place.faces}.h5`), which they have
 from `patterns`. `results` is the folder, the other arguments are names; paths are text and as relative
 as `results`. Beside a computed file lies its sidecar, of the same name with the suffix .json.
 """
 
 import os
 from pathlib import Path
+
+ORACLE = ("oracle", 0)  # run and seed of the generated corpus's ceiling
 
 # ---- per participant and session ----
 
@@ -91,13 +93,9 @@ def scores(results: str | Path, run: str, seed: int | str, dataset: str) -> str:
     return f"{results}/scores/{run}/seed-{seed}/{dataset}.json"
 
 
-def curves_folder(results: str | Path, run: str) -> str:
-    return f"{results}/curves/{run}"
-
-
 def curves(results: str | Path, run: str, of: str) -> str:
     """Figure of a run; of: a dataset, `training` or `similarity`."""
-    return f"{curves_folder(results, run)}/{of}.png"
+    return f"{results}/curves/{run}/{of}.png"
 
 
 # ---- per table ----
@@ -124,6 +122,11 @@ def applied(results: str | Path, folder: str) -> str:
     return f"{results}/applied/{folder}"
 
 
+def applied_folder(results: str | Path) -> str:
+    """Which folder the recordings are in."""
+    return f"{results}/folder.json"
+
+
 def applied_predictions(results: str | Path, model: str, session: str) -> str:
     """Predictions of one model for one session."""
     return f"{results}/predictions/{model}/{session}.h5"
@@ -146,46 +149,47 @@ def engagement(results: str | Path, dataset: str, session: str, role: str) -> st
 # ---- the same for the rules, and backwards ----
 
 _PERSON = ("{dataset}", "{session}", "{role}")
-_SESSION = ("{dataset}", "{session}")
 _SEED = ("{run}", "{seed}")
-# Files of a rule's wildcards.
-_OF_RULES = {
-    "probe": (probe, _PERSON),
-    "faces": (faces, _PERSON),
-    "feature": (feature, (*_PERSON, "{feature}")),
-    "labels": (labels, _PERSON),
-    "clock": (clock, _SESSION),
-    "aligned": (aligned, (*_PERSON, "{feature}")),
-    "quality": (quality, _SESSION),
-    "statistics": (statistics, ("{run}",)),
-    "model": (model, _SEED),
-    "history": (history, _SEED),
-    "predictions": (predictions, (*_SEED, "{dataset}")),
-    "scores": (scores, (*_SEED, "{dataset}")),
-    "curves": (curves_folder, ("{run}",)),
-    "table": (table_folder, ("{table}",)),
-    "weights": (checkpoint_record, ("{feature}",)),
-    "applied_predictions": (applied_predictions, ("{model}", "{session}")),
-    "applied_mean": (applied_mean, ("{run}", "{session}")),
-    "engagement": (engagement, _PERSON),
-}
-# Those whose sidecars say for which place they were made.
-_PLACED = (
-    "faces", "feature", "labels", "aligned", "statistics", "model", "predictions",
-    "applied_predictions",
-)  # fmt: skip
 
 
 def patterns(results: str) -> dict[str, str]:
-    """Name -> path of the rules' files with their wildcards, without the suffix."""
-    return {name: os.path.splitext(f(results, *w))[0] for name, (f, w) in _OF_RULES.items()}
+    """Name -> path of the rules' files with their wildcards, without the suffix; or their folder."""
+    files = {
+        "probe": probe(results, *_PERSON),
+        "faces": faces(results, *_PERSON),
+        "labels": labels(results, *_PERSON),
+        "clock": clock(results, *_PERSON[:2]),
+        "quality": quality(results, *_PERSON[:2]),
+        "statistics": statistics(results, "{run}"),
+        "model": model(results, *_SEED),
+        "history": history(results, *_SEED),
+        "predictions": predictions(results, *_SEED, "{dataset}"),
+        "scores": scores(results, *_SEED, "{dataset}"),
+        "oracle_predictions": predictions(results, *ORACLE, "{dataset}"),
+        "oracle_scores": scores(results, *ORACLE, "{dataset}"),
+        "applied_predictions": applied_predictions(results, "{model}", "{session}"),
+        "engagement": engagement(results, *_PERSON),
+        "quality_table": quality_table(results),
+    }
+    folders = {
+        "features": os.path.dirname(feature(results, *_PERSON, "{feature}")),
+        "aligned": os.path.dirname(aligned(results, *_PERSON, "{feature}")),
+        "weights": os.path.dirname(checkpoint_record(results, "{feature}")),
+        "curves": os.path.dirname(curves(results, "{run}", "{of}")),
+        "table": table_folder(results, "{table}"),
+        "efficiency": table_folder(results, "efficiency"),
+    }
+    return {name: os.path.splitext(path)[0] for name, path in files.items()} | folders
 
 
-# First folder below `results` -> numbers of parts that the path of a computed file has from there on.
+# First folder below the results -> numbers of parts that the path of a file with a place has from it on.
 _DEPTHS: dict[str, set[int]] = {}
-for _name in _PLACED:
-    _parts = patterns(".")[_name].split("/")[1:]
-    _DEPTHS.setdefault(_parts[0], set()).add(len(_parts))
+for _path in (
+    faces("", *_PERSON), feature("", *_PERSON, "{feature}"), labels("", *_PERSON),
+    aligned("", *_PERSON, "{feature}"), statistics("", "{run}"), model("", *_SEED),
+    predictions("", *_SEED, "{dataset}"), applied_predictions("", "{model}", "{session}"),
+):  # fmt: skip
+    _DEPTHS.setdefault(_path.split("/")[1], set()).add(_path.count("/"))
 
 
 def place_of(path: str | Path) -> str:

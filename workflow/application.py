@@ -9,6 +9,7 @@ with each of its models, and the mean of these is what the csv files hold.
 """
 
 import dataclasses
+import glob
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ from corpora.layout import subfolders
 from corpora.sheet import Participant
 from media.container import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from runtime import InputError
+from store import layout
 from store.atomic import write_text
 from workflow.config import check_config
 from workflow.options import options
@@ -112,7 +114,7 @@ class Application(Study):
         super().__init__(
             checked
             | {
-                "results": f"{results}/applied/{self.dataset}",
+                "results": layout.applied(results, self.dataset),
                 "demo": None,
                 "features": {n: s | {"enabled": n in needed} for n, s in features.items()},
             }
@@ -139,7 +141,7 @@ class Application(Study):
 
     @property
     def _origin(self) -> Path:
-        return Path(self.results) / "folder.json"
+        return Path(layout.applied_folder(self.results))
 
     @property
     def _identity(self) -> dict[str, str]:
@@ -179,25 +181,21 @@ class Application(Study):
 
     def prediction_files(self, session: str) -> list[str]:
         """Predictions of every model for a session."""
-        return [f"{self.results}/predictions/{name}/{session}.h5" for name in self.models]
+        return [layout.applied_predictions(self.results, name, session) for name in self.models]
 
-    @property
-    def mean_folder(self) -> str:
-        """Where the means of several models lie."""
-        return f"{self.results}/predictions/mean/{self.run}.seed-{self.seed}"
+    def mean_file(self, session: str) -> str:
+        """The mean of several models for a session."""
+        return layout.applied_mean(self.results, f"{self.run}.seed-{self.seed}", session)
 
     def applied_file(self, session: str) -> str:
         """What the csv files of a session are written from."""
         files = self.prediction_files(session)
-        return files[0] if len(files) == 1 else f"{self.mean_folder}/{session}.h5"
+        return files[0] if len(files) == 1 else self.mean_file(session)
 
     @property
     def csv_files(self) -> list[str]:
         """Engagement per frame, one file per participant."""
-        home = f"{self.results}/engagement"
-        return [
-            f"{home}/{p.dataset}/{p.session}/{p.role}.engagement.csv" for p in self.participants
-        ]
+        return [layout.engagement(self.results, *p.id) for p in self.participants]
 
     def prediction_settings(self, run: str) -> dict:
         """What a model's predictions depend on; run: the model's name here."""
@@ -221,17 +219,18 @@ class Application(Study):
                 "rate_hz": self.config["labels"]["rate_hz"],
                 "classes": self.classes or None,
                 "only": f"{session}/{role}",
-                "out_dir": f"{self.results}/engagement",
+                "out_dir": layout.engagement_folder(self.results),
             }
         )
 
     def closing(self) -> str:
         """What a person reads last."""
-        home = Path(self.results) / "engagement" / self.dataset
         files = set(self.csv_files)
-        lines = [f"engagement  {home}/*/*.engagement.csv ({len(files)})"]
-        older = sorted(p for p in home.glob("*/*.engagement.csv") if str(p) not in files)
-        lines += [f"older       {p}: of nobody in {self.corpus}" for p in older]
+        pattern = layout.engagement(self.results, self.dataset, "*", "*")
+        lines = [f"engagement  {pattern} ({len(files)})"]
+        found = layout.engagement(glob.escape(self.results), self.dataset, "*", "*")
+        older = sorted(path for path in glob.glob(found) if path not in files)
+        lines += [f"older       {path}: of nobody in {self.corpus}" for path in older]
         lines += [f"left out    {p.session}/{p.role}: {p.exclude_reason}" for p in self.excluded]
         lines += [f"unusable    {line}" for line in unusable(self)]
         return "\n".join(lines)

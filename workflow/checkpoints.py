@@ -4,6 +4,7 @@ from pathlib import Path
 
 from corpora.demo import weights_files
 from runtime import InputError
+from store import layout
 from workflow.options import options
 
 SOURCES = ("directory", "repository", "random")
@@ -44,7 +45,7 @@ class Checkpoints:
         """Folder a checkpoint is loaded from."""
         if self.source(feature) == "directory":
             return self.features[feature]["directory"]
-        return f"{self.results}/weights/{feature}"
+        return layout.checkpoint_folder(self.results, feature)
 
     def inputs(self, feature: str) -> list[str]:
         """Files of a local checkpoint (none when it is fetched from a hub).

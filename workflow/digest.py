@@ -14,6 +14,7 @@ from pathlib import Path
 
 from formats.roles import role_of
 from runtime.job import run_job
+from store import layout
 from workflow.unusable import unusable
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -33,7 +34,7 @@ def summary(study, tables: Iterable[str]) -> str:
     width = shutil.get_terminal_size((120, 40)).columns
     parts = []
     for name in tables:
-        path = Path(study.results) / "tables" / name / "ccc.csv"
+        path = Path(layout.table(study.results, name))
         try:
             parts.append("\n" + to_terminal(path.read_text(encoding="utf-8"), width))
         except (OSError, KeyError, ValueError, TypeError, IndexError):
@@ -41,10 +42,10 @@ def summary(study, tables: Iterable[str]) -> str:
         parts.append(f"tables   {path.parent}/ccc.{{csv,md,tex}}")
     if study.unused_runs:
         parts.append(f"not built: no table names {', '.join(study.unused_runs)}")
-    parts.append(f"curves   {study.results}/curves/<run>/*.png")
-    parts.append(f"quality  {study.results}/qc/qc.tsv")
+    parts.append(f"curves   {layout.curves(study.results, '<run>', '*')}")
+    parts.append(f"quality  {layout.quality_table(study.results)}")
     parts += [f"unusable {line}" for line in unusable(study)]
-    measured = Path(study.results) / "tables" / "efficiency" / "efficiency.md"
+    measured = Path(layout.table(study.results, "efficiency", "efficiency", "md"))
     if measured.exists():
         parts.append(f"cost     {measured}")
     report = Path(study.results) / "report.zip"
@@ -169,8 +170,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.media_root:
             config["media_root"] = args.media_root
         study = Study(config)
-        tables = Path(study.results) / "tables"
-        made = [n for n in study.on_request if (tables / n / "ccc.csv").exists()]
+        made = [n for n in study.on_request if Path(layout.table(study.results, n)).exists()]
         print(summary(study, [*study.tables_of_all, *made]))
 
     return run_job("workflow.digest", build_parser(), work, argv)

@@ -20,6 +20,7 @@ from formats.stream_files import longest
 from media.probe import stated_length
 from runtime import InputError
 from runtime.job import run_job
+from store import layout
 from workflow.recordings import extractor_of
 
 GB = 1e9
@@ -104,7 +105,7 @@ def media_durations(
             seconds = longest(p.streams)
         else:
             seconds = default_s if known else stated_length(p.video)
-        durations[p.dataset, p.session, p.role] = seconds
+        durations[p.id] = seconds
     return durations
 
 
@@ -128,7 +129,7 @@ def plan(
     a file is compressed without loss (an upper bound).
     """
     people = [p for p in participants if not p.exclude]
-    seconds = {p: durations[p.dataset, p.session, p.role] for p in people}
+    seconds = {p: durations[p.id] for p in people}
     total = sum(seconds.values())
     labelled = [p for p in people if p.labels]
     label_s = sum(seconds[p] for p in labelled)
@@ -268,11 +269,12 @@ def run_sizes(study, durations: Mapping, tables: Sequence[str] = ()) -> dict[str
             scored = []
         evaluated = set(study.sessions(s for d in datasets for s in study.evaluated(run, d)))
         seconds = sum(
-            durations[p.dataset, p.session, p.role]
-            for p in study.participants
-            if (p.dataset, p.session) in evaluated
+            durations[p.id] for p in study.participants if (p.dataset, p.session) in evaluated
         )
-        drawn = sum(path.startswith(f"{study.results}/curves/{run.name}/") for path in figures)
+        drawn = sum(
+            Path(path).parent == Path(layout.curves(study.results, run.name, "")).parent
+            for path in figures
+        )
         sizes[run.name] = RunSize(
             len(run.seeds),
             len(datasets),

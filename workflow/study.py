@@ -14,6 +14,7 @@ from evaluation.layouts import challenge_columns
 from extractors.declared import Extractor
 from model.configs.base import did_you_mean
 from runtime import InputError
+from store import layout
 from workflow import recordings
 from workflow.checkpoints import Checkpoints
 from workflow.config import check_config
@@ -44,7 +45,7 @@ class Study:
                 f"{config['sessions']}: every participant is excluded", "include at least one"
             )
         self._lacks: dict[tuple[str, ...], str] = {}
-        self.by_id = {(p.dataset, p.session, p.role): p for p in self.participants}
+        self.by_id = {p.id: p for p in self.participants}
         self.by_session: dict[tuple[str, str], list[Participant]] = {}
         for p in self.participants:
             self.by_session.setdefault((p.dataset, p.session), []).append(p)
@@ -110,7 +111,7 @@ class Study:
 
     def lacks(self, person: Participant, feature: str) -> str:
         """What the participant has not got that the feature needs; "" when it is there."""
-        key = person.dataset, person.session, person.role, feature
+        key = *person.id, feature
         if key not in self._lacks:
             self._lacks[key] = recordings.lacks(person, feature, self.features[feature])
         return self._lacks[key]
@@ -200,17 +201,14 @@ class Study:
         """Aligned files of every participant of the sessions."""
         features = list(features)
         return [
-            f"{self.results}/aligned/{p.dataset}/{p.session}/{p.role}/{feature}.h5"
+            layout.aligned(self.results, *p.id, feature)
             for key in keys
             for p in self.by_session[key]
             for feature in features
         ]
 
     def label_files(self, sets: Iterable[str]) -> list[str]:
-        return [
-            f"{self.results}/labels/{p.dataset}/{p.session}/{p.role}.h5"
-            for p in self.labelled(sets)
-        ]
+        return [layout.labels(self.results, *p.id) for p in self.labelled(sets)]
 
     def datasets(self, run: Run) -> list[str]:
         return list(dict.fromkeys(s.split("/")[0] for s in run.evaluate))
@@ -220,7 +218,7 @@ class Study:
 
     def checkpoint(self, run: str, seed: int | str) -> str:
         """Model file that a run predicts with."""
-        return f"{self.results}/runs/{self.runs[run].weights}/seed-{seed}/model.safetensors"
+        return layout.model(self.results, self.runs[run].weights, seed)
 
     def initial(self, run: str, seed: int | str) -> list[str]:
         """Model file that a run's training starts from, if it has one."""
@@ -231,7 +229,7 @@ class Study:
         """Predictions that those of a run with members are made of."""
         r = self.runs[run]
         return [
-            f"{self.results}/predictions/{member.name}/seed-{s}/{dataset}.h5"
+            layout.predictions(self.results, member.name, s, dataset)
             for member in (self.runs[name] for name in r.members)
             for s in (member.seeds if r.combines == "seeds" else (seed,))
             if dataset in self.datasets(member)
@@ -244,7 +242,7 @@ class Study:
     def score_files(self, run: Run) -> list[str]:
         """Scores of a run: one per seed and per dataset that has labels."""
         return [
-            f"{self.results}/scores/{run.name}/seed-{seed}/{dataset}.json"
+            layout.scores(self.results, run.name, seed, dataset)
             for seed in run.seeds
             for dataset in self.datasets(run)
             if self.labelled(self.evaluated(run, dataset))
@@ -264,9 +262,7 @@ class Study:
         targets = set(targets)
         asked = [name for name in self.on_request if name in targets]
         return asked or [
-            name
-            for name in self.tables_of_all
-            if os.path.exists(f"{self.results}/tables/{name}/ccc.csv")
+            name for name in self.tables_of_all if os.path.exists(layout.table(self.results, name))
         ]
 
     def runs_of_all(self) -> list[Run]:
@@ -278,7 +274,7 @@ class Study:
         runs = self.table_runs(table)
         kinds = ("ccc", "challenge") if self.tables[table].get("challenge") else ("ccc",)
         files = [
-            f"{self.results}/tables/{table}/{kind}.{suffix}"
+            layout.table(self.results, table, kind, suffix)
             for kind in kinds
             for suffix in ("csv", "md", "tex")
         ]
@@ -287,7 +283,7 @@ class Study:
             files += self.training_figures(runs)
         if "similarity" in figures:
             files += [
-                f"{self.results}/curves/{name}/similarity.png"
+                layout.curves(self.results, name, "similarity")
                 for name in self.trained(runs)
                 if self.runs[name].compares_groups
             ]
@@ -297,7 +293,7 @@ class Study:
         """Curves of every run of `all`: predictions per labelled data set, training."""
         runs = self.runs_of_all()
         return [
-            f"{self.results}/curves/{run.name}/{dataset}.png"
+            layout.curves(self.results, run.name, dataset)
             for run in runs
             for dataset in self.datasets(run)
             if self.labelled(self.evaluated(run, dataset))
@@ -305,7 +301,7 @@ class Study:
 
     def training_figures(self, runs: Iterable[Run]) -> list[str]:
         """Training curves of the runs that are trained."""
-        return [f"{self.results}/curves/{name}/training.png" for name in self.trained(runs)]
+        return [layout.curves(self.results, name, "training") for name in self.trained(runs)]
 
     def columns(self, table: dict) -> list[str]:
         """Evaluated sets with labels of a table's runs, in the order of the config."""
@@ -461,6 +457,6 @@ class Study:
             | {
                 "reported": self.reported(table) or None,
                 "note": "\n".join(" ".join(n.split()) for n in notes if n),
-                "out_dir": f"{self.results}/tables/{table}",
+                "out_dir": layout.table_folder(self.results, table),
             }
         )

@@ -47,13 +47,16 @@ def submission(study: Study) -> dict:
     _check_folders(study, run, layout, wanted)
     for name, folder in wanted.items():
         _check_people(study, run, name, folder, layout.year)
-    home = f"{study.results}/predictions/{run.name}/seed-{section['seed']}"
+    seed, results = section["seed"], study.results
     people = [(f.dataset, *p) for f in wanted.values() for p in f.required()]
     return section | {
-        "files": [f"{home}/{folder.dataset}.h5" for folder in wanted.values()],
+        "files": [
+            layout.predictions(results, run.name, seed, folder.dataset)
+            for folder in wanted.values()
+        ],
         "records": [
-            *(f"{study.results}/media/{d}/{s}/{r}.json" for d, s, r in people),
-            *dict.fromkeys(f"{study.results}/aligned/{d}/{s}/clock.json" for d, s, _ in people),
+            *(layout.probe(results, *person) for person in people),
+            *dict.fromkeys(layout.clock(results, d, s) for d, s, _ in people),
         ],
     }
 

@@ -1,6 +1,7 @@
 """The trained models that a run predicts with, found without the sheet that it was trained on."""
 
 import dataclasses
+import glob
 import json
 import os
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from inference.config import parse_prediction
 from runtime import InputError
+from store import layout
 from store.intact import check_intact
 from workflow.config import merge
 from workflow.folds import fold_run
@@ -98,13 +100,14 @@ def _models(config: dict, given: dict, run: str, seed: int) -> list[Trained]:
     if source != run:
         keys = merge(keys, own)
     prediction = dataclasses.asdict(parse_prediction(keys.get("prediction") or {}))
-    home = Path(config["results"].rstrip("/")) / "runs"
-    of_run = f"{home}/{source}/seed-{seed}/model.safetensors"
+    results = config["results"].rstrip("/")
+    of_run = layout.model(results, source, seed)
     paths = {run: of_run}
     if keys.get("folds"):
         start = fold_run(source, "")
-        folds = sorted(home.glob(f"{start}*/seed-{seed}/model.safetensors"))
-        paths = {p.parent.parent.name.replace(source, run, 1): str(p) for p in folds} or paths
+        pattern = layout.model(glob.escape(results), glob.escape(start) + "*", seed)
+        folds = sorted(glob.glob(pattern))
+        paths = {Path(p).parts[-3].replace(source, run, 1): p for p in folds} or paths
     elif not known and not os.path.isfile(of_run):
         raise unknown_run("predict.run", source, list(given))
     return [_trained(name, seed, path, prediction) for name, path in paths.items()]

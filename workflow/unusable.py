@@ -9,6 +9,8 @@ from pathlib import Path
 
 from corpora.sheet import Participant
 from runtime import InputError
+from store import layout
+from store.intact import sidecar_of
 
 SOUND = "the sound is silent, so no feature of it is valid"
 FACE = "no face was found in any frame, so no feature of the face is valid"
@@ -24,7 +26,7 @@ def _read(path: Path, section: str, key: str) -> object:
 
 def is_faceless(results: str, p: Participant) -> bool:
     """Whether the participant's face track exists and holds no face."""
-    place = Path(results) / "faces" / p.dataset / p.session / f"{p.role}.json"
+    place = sidecar_of(layout.faces(results, *p.id))
     return _read(place, "counts", "valid") == 0
 
 
@@ -32,7 +34,7 @@ def unusable(study) -> list[str]:
     """A sentence per participant and kind, of what has been looked into so far."""
     lines = []
     for p in study.participants:
-        place = Path(study.results) / "media" / p.dataset / p.session / f"{p.role}.json"
+        place = Path(layout.probe(study.results, *p.id))
         found = [SOUND] if _read(place, "audio", "silent") is True else []
         found += [FACE] if is_faceless(study.results, p) else []
         lines += [f"{p.dataset}/{p.session} {p.role}: {what}" for what in found]

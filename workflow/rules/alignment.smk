@@ -3,7 +3,7 @@ rule clock:
     input:
         probes_of,
     output:
-        "<results>/aligned/{dataset}/{session}/clock.json",
+        f"{place.clock}.json",
     log:
         "<logs>/clock/{dataset}.{session}.log",
     conda:
@@ -20,11 +20,11 @@ rule clock:
 
 rule align:
     input:
-        feature="<results>/features/<participant>/{feature}.h5",
-        clock="<results>/aligned/{dataset}/{session}/clock.json",
+        feature=f"{place.features}/{{feature}}.h5",
+        clock=f"{place.clock}.json",
     output:
-        aligned="<results>/aligned/<participant>/{feature}.h5",
-        sidecar="<results>/aligned/<participant>/{feature}.json",
+        aligned=f"{place.aligned}/{{feature}}.h5",
+        sidecar=f"{place.aligned}/{{feature}}.json",
     log:
         "<logs>/align/{dataset}.{session}.{role}.{feature}.log",
     conda:
@@ -47,10 +47,10 @@ rule align:
 rule labels:
     input:
         labels=labels_of,
-        probe="<results>/media/<participant>.json",
+        probe=f"{place.probe}.json",
     output:
-        labels="<results>/labels/<participant>.h5",
-        sidecar="<results>/labels/<participant>.json",
+        labels=f"{place.labels}.h5",
+        sidecar=f"{place.labels}.json",
     log:
         "<logs>/labels/{dataset}.{session}.{role}.log",
     conda:
@@ -75,9 +75,9 @@ rule qc_session:
         faces=faces_of,
         audio=lambda w: [path for _, path in sounds_of(w)],
     output:
-        quality="<results>/qc/{dataset}/{session}.json",
+        quality=f"{place.quality}.json",
         plot=report(
-            "<results>/qc/{dataset}/{session}.png",
+            f"{place.quality}.png",
             caption="../report/qc.rst",
             category="Quality",
             labels={"dataset": "{dataset}", "session": "{session}"},
@@ -111,9 +111,9 @@ rule qc_session:
 
 rule qc:
     input:
-        [f"<results>/qc/{d}/{s}.json" for d, s in study.by_session],
+        [layout.quality(study.results, *key) for key in study.by_session],
     output:
-        "<results>/qc/qc.tsv",
+        f"{place.quality_table}.tsv",
     log:
         "<logs>/qc.log",
     conda:

@@ -5,8 +5,8 @@ rule apply:
         lambda w: study.aligned([(study.dataset, w.session)], study.features),
         checkpoint=lambda w: study.models[w.model].path,
     output:
-        predictions="<results>/predictions/{model}/{session}.h5",
-        sidecar="<results>/predictions/{model}/{session}.json",
+        predictions=f"{place.applied_predictions}.h5",
+        sidecar=f"{place.applied_predictions}.json",
     log:
         "<logs>/apply/{model}.{session}.log",
     wildcard_constraints:
@@ -33,8 +33,8 @@ rule apply_mean:
     input:
         lambda w: study.prediction_files(w.session),
     output:
-        predictions=f"{study.mean_folder}/{{session}}.h5",
-        sidecar=f"{study.mean_folder}/{{session}}.json",
+        predictions=study.mean_file("{session}"),
+        sidecar=sidecar_of(study.mean_file("{session}")),
     log:
         "<logs>/apply_mean/{session}.log",
     conda:
@@ -53,7 +53,7 @@ rule engagement:
     input:
         lambda w: study.applied_file(w.session),
     output:
-        "<results>/engagement/<participant>.engagement.csv",
+        f"{place.engagement}.csv",
     log:
         "<logs>/engagement/{dataset}.{session}.{role}.log",
     conda:

@@ -3,17 +3,20 @@ import gc
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.insert(0, workflow.basedir)
 
 import snakemake.benchmark
 from snakemake.exceptions import WorkflowError
 
-from corpora.demo import session_files, weights_files
+from corpora.demo import session_files
 from extractors.declared import EXTRACTORS
 from runtime import InputError
 from runtime.encoding import check_encoding
 from runtime.gpus import gpus_visible
+from store import layout
+from store.intact import sidecar_of
 from workflow import recordings
 from workflow.config import check_config, load_yaml
 from workflow.digest import digest, summary
@@ -47,6 +50,9 @@ try:
 except InputError as e:
     raise WorkflowError("\n".join(e.lines())) from None
 
+# Name -> path with wildcards. (Of pathvars Snakemake does not apply wildcard constraints.)
+place = SimpleNamespace(**layout.patterns(study.results))
+
 use_this_python()
 # `benchmark:` samples memory by reading every mapping of the job's processes; twice a second, as is
 # the default for the first half minute, that is time taken from the jobs themselves.
@@ -76,13 +82,12 @@ def stream_of(wildcards):
 
 def sources_of(extractor):
     """Input files of an extractor: what it reads, and the identity of its weights."""
-    faces = "<results>/faces/<participant>"
     files = {
         "sound": {"audio": audio_of},
-        "crops": {"faces": f"{faces}.h5", "crops": f"{faces}.crops.mkv"},
+        "crops": {"faces": f"{place.faces}.h5", "crops": f"{place.faces}.crops.mkv"},
     }[extractor.reads]
     if extractor.checkpoint:
-        files["weights"] = "<results>/weights/{feature}.json"
+        files["weights"] = f"{place.weights}/{{feature}}.json"
     return files
 
 
@@ -109,11 +114,8 @@ def people_of(wildcards):
 
 def label_files_of(wildcards):
     """Aligned labels of a session's people."""
-    return [
-        f"{study.results}/labels/{p.dataset}/{p.session}/{p.role}.h5"
-        for p in people_of(wildcards)
-        if p.labels
-    ]
+    people = people_of(wildcards)
+    return [layout.labels(study.results, *p.id) for p in people if p.labels]
 
 
 def features_of(wildcards):
@@ -130,18 +132,12 @@ def faces_of(wildcards):
     extractors = [study.extractor(f) for f in features_of(wildcards)]
     if not any(e and e.reads == "crops" for e in extractors):
         return []
-    return [
-        f"{study.results}/faces/{p.dataset}/{p.session}/{p.role}.h5"
-        for p in people_of(wildcards)
-        if p.video
-    ]
+    people = people_of(wildcards)
+    return [layout.faces(study.results, *p.id) for p in people if p.video]
 
 
 def probes_of(wildcards):
-    return [
-        f"{study.results}/media/{p.dataset}/{p.session}/{p.role}.json"
-        for p in people_of(wildcards)
-    ]
+    return [layout.probe(study.results, *p.id) for p in people_of(wildcards)]
 
 
 def spec_of(wildcards):
@@ -162,7 +158,7 @@ def table_files(name):
 def predictions():
     # Sets without labels are predicted as well; nothing scores them.
     return [
-        f"{study.results}/predictions/{run.name}/seed-{seed}/{dataset}.h5"
+        layout.predictions(study.results, run.name, seed, dataset)
         for run in study.runs_of_all()
         for seed in run.seeds
         for dataset in study.datasets(run)
@@ -212,7 +208,7 @@ def sets_of_table(table):
 def table_predictions(wildcards):
     # Of the sets that have labels.
     return [
-        f"{study.results}/predictions/{run.name}/seed-{seed}/{dataset}.h5"
+        layout.predictions(study.results, run.name, seed, dataset)
         for run in study.table_runs(wildcards.table)
         for seed in run.seeds
         for dataset in study.datasets(run)

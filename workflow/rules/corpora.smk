@@ -47,7 +47,7 @@ for feature, seed in study.checkpoints.random().items():
         name:
             f"random_weights_{feature}"
         output:
-            [f"<results>/weights/{feature}/{name}" for name in weights_files(feature)],
+            study.checkpoints.inputs(feature),
         log:
             f"<logs>/random_weights/{feature}.log",
         conda:

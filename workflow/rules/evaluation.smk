@@ -5,9 +5,9 @@ from workflow.submission import submission
 rule score:
     input:
         lambda w: study.label_files(study.evaluated(study.runs[w.run], w.dataset)),
-        predictions="<results>/predictions/{run}/seed-{seed}/{dataset}.h5",
+        predictions=f"{place.predictions}.h5",
     output:
-        "<results>/scores/{run}/seed-{seed}/{dataset}.json",
+        f"{place.scores}.json",
     log:
         "<logs>/score/{run}.seed-{seed}.{dataset}.log",
     conda:
@@ -38,17 +38,17 @@ rule table:
         scores=table_scores,
         reported=lambda w: study.reported(w.table),
     output:
-        "<results>/tables/{table}/ccc.csv",
+        f"{place.table}/ccc.csv",
         report(
-            "<results>/tables/{table}/ccc.md",
+            f"{place.table}/ccc.md",
             caption="../report/ccc_table.rst",
             category="CCC",
             labels={"table": "{table}"},
         ),
-        "<results>/tables/{table}/ccc.tex",
-        sessions="<results>/tables/{table}/sessions.csv",
-        metrics="<results>/tables/{table}/metrics.csv",
-        sidecar="<results>/tables/{table}/ccc.json",
+        f"{place.table}/ccc.tex",
+        sessions=f"{place.table}/sessions.csv",
+        metrics=f"{place.table}/metrics.csv",
+        sidecar=f"{place.table}/ccc.json",
     log:
         "<logs>/table/{table}.log",
     wildcard_constraints:
@@ -68,25 +68,25 @@ rule table:
 use rule table as challenge_table with:
     # A table that has one in the challenge's order beside it.
     output:
-        "<results>/tables/{table}/ccc.csv",
+        f"{place.table}/ccc.csv",
         report(
-            "<results>/tables/{table}/ccc.md",
+            f"{place.table}/ccc.md",
             caption="../report/ccc_table.rst",
             category="CCC",
             labels={"table": "{table}"},
         ),
-        "<results>/tables/{table}/ccc.tex",
-        "<results>/tables/{table}/challenge.csv",
+        f"{place.table}/ccc.tex",
+        f"{place.table}/challenge.csv",
         report(
-            "<results>/tables/{table}/challenge.md",
+            f"{place.table}/challenge.md",
             caption="../report/ccc_table.rst",
             category="CCC",
             labels={"table": "{table}, challenge's order"},
         ),
-        "<results>/tables/{table}/challenge.tex",
-        sessions="<results>/tables/{table}/sessions.csv",
-        metrics="<results>/tables/{table}/metrics.csv",
-        sidecar="<results>/tables/{table}/ccc.json",
+        f"{place.table}/challenge.tex",
+        sessions=f"{place.table}/sessions.csv",
+        metrics=f"{place.table}/metrics.csv",
+        sidecar=f"{place.table}/ccc.json",
     log:
         "<logs>/table/{table}.log",
     wildcard_constraints:
@@ -105,8 +105,8 @@ rule fairness:
         predictions=table_predictions,
         sheet=study.config["sessions"],
     output:
-        table="<results>/tables/{table}/fairness.csv",
-        sidecar="<results>/tables/{table}/fairness.json",
+        table=f"{place.table}/fairness.csv",
+        sidecar=f"{place.table}/fairness.json",
     log:
         "<logs>/fairness/{table}.log",
     conda:
@@ -124,15 +124,13 @@ rule fairness:
 rule curves:
     input:
         lambda w: study.label_files(study.evaluated(study.runs[w.run], w.dataset)),
-        predictions=lambda w: expand(
-            "<results>/predictions/{run}/seed-{seed}/{dataset}.h5",
-            run=w.run,
-            dataset=w.dataset,
-            seed=study.runs[w.run].seeds,
-        ),
+        predictions=lambda w: [
+            layout.predictions(study.results, w.run, seed, w.dataset)
+            for seed in study.runs[w.run].seeds
+        ],
     output:
         report(
-            "<results>/curves/{run}/{dataset}.png",
+            f"{place.curves}/{{dataset}}.png",
             caption="../report/curves.rst",
             category="Curves",
             labels={"run": "{run}", "dataset": "{dataset}"},
@@ -162,12 +160,12 @@ rule curves:
 rule training_curves:
     input:
         lambda w: [
-            f"{study.results}/runs/{w.run}/seed-{seed}/history.jsonl"
+            layout.history(study.results, w.run, seed)
             for seed in study.runs[w.run].seeds
         ],
     output:
         report(
-            "<results>/curves/{run}/training.png",
+            f"{place.curves}/training.png",
             caption="../report/training.rst",
             category="Training",
             labels={"run": "{run}"},
@@ -191,13 +189,13 @@ rule similarity:
         checkpoint=lambda w: study.checkpoint(w.run, run_of(w).seeds[0]),
     output:
         picture=report(
-            "<results>/curves/{run}/similarity.png",
+            f"{place.curves}/similarity.png",
             caption="../report/similarity.rst",
             category="Similarity",
             labels={"run": "{run}"},
         ),
-        numbers="<results>/curves/{run}/similarity.csv",
-        sidecar="<results>/curves/{run}/similarity.json",
+        numbers=f"{place.curves}/similarity.csv",
+        sidecar=f"{place.curves}/similarity.json",
     log:
         "<logs>/similarity/{run}.log",
     conda:
@@ -223,18 +221,18 @@ rule similarity:
 rule efficiency:
     output:
         report(
-            "<results>/tables/efficiency/efficiency.md",
+            f"{place.efficiency}/efficiency.md",
             caption="../report/efficiency.rst",
             category="Efficiency",
         ),
         report(
-            "<results>/tables/efficiency/efficiency.png",
+            f"{place.efficiency}/efficiency.png",
             caption="../report/efficiency.rst",
             category="Efficiency",
         ),
-        table="<results>/tables/efficiency/efficiency.csv",
-        tex="<results>/tables/efficiency/efficiency.tex",
-        sidecar="<results>/tables/efficiency/efficiency.json",
+        table=f"{place.efficiency}/efficiency.csv",
+        tex=f"{place.efficiency}/efficiency.tex",
+        sidecar=f"{place.efficiency}/efficiency.json",
     log:
         "<logs>/efficiency/efficiency.log",
     conda:
@@ -262,7 +260,9 @@ rule submission:
         lambda w: submission(study)["records"],
         predictions=lambda w: submission(study)["files"],
     output:
-        f"{study.results}/submission/{(study.config.get('submission') or {}).get('run', 'none')}.zip",
+        layout.submission(
+            study.results, (study.config.get("submission") or {}).get("run", "none")
+        ),
     log:
         "<logs>/submission.log",
     conda:

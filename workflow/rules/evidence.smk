@@ -6,7 +6,7 @@ if study.config["demo"] is not None:
         input:
             oracle_files,
         output:
-            "<results>/predictions/oracle/seed-0/{dataset}.h5",
+            f"{place.oracle_predictions}.h5",
         log:
             "<logs>/oracle/{dataset}.log",
         conda:
@@ -30,9 +30,9 @@ if study.config["demo"] is not None:
             lambda w: study.label_files(
                 s for s in evaluated_sets() if s.split("/")[0] == w.dataset
             ),
-            predictions="<results>/predictions/oracle/seed-0/{dataset}.h5",
+            predictions=f"{place.oracle_predictions}.h5",
         output:
-            "<results>/scores/oracle/seed-0/{dataset}.json",
+            f"{place.oracle_scores}.json",
         log:
             "<logs>/score/oracle.{dataset}.log",
         conda:
@@ -53,6 +53,6 @@ if study.config["demo"] is not None:
         input:
             [path for run in study.runs_of_all() for path in study.score_files(run)],
             [
-                f"{study.results}/scores/oracle/seed-0/{dataset}.json"
+                layout.scores(study.results, *layout.ORACLE, dataset)
                 for dataset in dict.fromkeys(s.split("/")[0] for s in evaluated_sets())
             ],

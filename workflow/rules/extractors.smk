@@ -4,7 +4,7 @@ rule weights:
     input:
         lambda w: study.checkpoints.inputs(w.feature),
     output:
-        "<results>/weights/{feature}.json",
+        f"{place.weights}/{{feature}}.json",
     log:
         "<logs>/weights/{feature}.log",
     retries: 2 if any(study.checkpoints.fetched(f) for f in study.features) else 0
@@ -36,8 +36,8 @@ rule stream:
         stream=stream_of,
         body=lambda w: f"{stream_of(w)}~",
     output:
-        feature="<results>/features/<participant>/{feature}.h5",
-        sidecar="<results>/features/<participant>/{feature}.json",
+        feature=f"{place.features}/{{feature}}.h5",
+        sidecar=f"{place.features}/{{feature}}.json",
     log:
         "<logs>/stream/{dataset}.{session}.{role}.{feature}.log",
     wildcard_constraints:
@@ -60,9 +60,9 @@ rule faces:
     input:
         video=video_of,
     output:
-        faces="<results>/faces/<participant>.h5",
-        crops="<results>/faces/<participant>.crops.mkv",
-        sidecar="<results>/faces/<participant>.json",
+        faces=f"{place.faces}.h5",
+        crops=f"{place.faces}.crops.mkv",
+        sidecar=f"{place.faces}.json",
     log:
         "<logs>/faces/{dataset}.{session}.{role}.log",
     benchmark:
@@ -94,8 +94,8 @@ for extractor in EXTRACTORS.values():
         input:
             **sources_of(extractor),
         output:
-            feature="<results>/features/<participant>/{feature}.h5",
-            sidecar="<results>/features/<participant>/{feature}.json",
+            feature=f"{place.features}/{{feature}}.h5",
+            sidecar=f"{place.features}/{{feature}}.json",
         log:
             "<logs>/{feature}/{dataset}.{session}.{role}.log",
         benchmark:

@@ -3,7 +3,7 @@ rule probe:
     input:
         lambda w: recordings.probe_files(study.participant(w)),
     output:
-        "<results>/media/<participant>.json",
+        f"{place.probe}.json",
     log:
         "<logs>/probe/{dataset}.{session}.{role}.log",
     conda:

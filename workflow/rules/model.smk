@@ -3,8 +3,8 @@ rule statistics:
     input:
         statistics_files,
     output:
-        statistics="<results>/runs/{run}/statistics.h5",
-        sidecar="<results>/runs/{run}/statistics.json",
+        statistics=f"{place.statistics}.h5",
+        sidecar=f"{place.statistics}.json",
     log:
         "<logs>/statistics/{run}.log",
     conda:
@@ -39,11 +39,11 @@ rule train:
     input:
         training_files,
         initial=lambda w: study.initial(w.run, w.seed),
-        statistics="<results>/runs/{run}/statistics.h5",
+        statistics=f"{place.statistics}.h5",
     output:
-        model="<results>/runs/{run}/seed-{seed}/model.safetensors",
-        history="<results>/runs/{run}/seed-{seed}/history.jsonl",
-        sidecar="<results>/runs/{run}/seed-{seed}/model.json",
+        model=f"{place.model}.safetensors",
+        history=f"{place.history}.jsonl",
+        sidecar=f"{place.model}.json",
     log:
         "<logs>/train/{run}.seed-{seed}.log",
     benchmark:
@@ -64,7 +64,7 @@ rule train:
                 ),
                 "results": study.results,
                 "initial": "".join(study.initial(w.run, w.seed)) or None,
-                "checkpoint_dir": f"{study.results}/cache/{w.run}/seed-{w.seed}",
+                "checkpoint_dir": layout.resume_folder(study.results, w.run, w.seed),
             }
         ),
     message:
@@ -81,8 +81,8 @@ rule predict:
         lambda w: study.aligned(predicted_sessions(w), run_of(w).features),
         checkpoint=lambda w: study.checkpoint(w.run, w.seed),
     output:
-        predictions="<results>/predictions/{run}/seed-{seed}/{dataset}.h5",
-        sidecar="<results>/predictions/{run}/seed-{seed}/{dataset}.json",
+        predictions=f"{place.predictions}.h5",
+        sidecar=f"{place.predictions}.json",
     log:
         "<logs>/predict/{run}.seed-{seed}.{dataset}.log",
     benchmark:
@@ -117,8 +117,8 @@ rule combine:
     input:
         lambda w: study.members(w.run, w.seed, w.dataset),
     output:
-        predictions="<results>/predictions/{run}/seed-{seed}/{dataset}.h5",
-        sidecar="<results>/predictions/{run}/seed-{seed}/{dataset}.json",
+        predictions=f"{place.predictions}.h5",
+        sidecar=f"{place.predictions}.json",
     log:
         "<logs>/combine/{run}.seed-{seed}.{dataset}.log",
     wildcard_constraints:
