@@ -1,1 +1,1 @@
-"""Recordings to features: one module, one command line, one documented output per feature."""
+"""Recordings to features: one module per feature, one command and one documented output for each."""
