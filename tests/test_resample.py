@@ -102,9 +102,9 @@ def test_the_mean_of_a_constant_step_and_one_row_alone():
 def test_a_row_alone_counts_on_its_tick_only():
     """One row whose run is itself: kept where the centre lies on it, else not filtered."""
     position, run, alone = np.array([10.0]), np.array([0]), np.array([0])
-    for hop, away in ((1.0, 5e-7), (8.0, 5e-6)):
-        _, taps, dense = lowpass_taps(position, run, np.array([10.0 + away]), alone, hop)
-        assert dense.tolist() == [bool(2 * CUTOFF_OF_OUTPUT_RATE / hop >= LEAST_KERNEL)]
+    for away, on_it in ((1.5e-6, True), (3e-6, False)):  # a millionth of the hop of 2 ticks
+        _, taps, dense = lowpass_taps(position, run, np.array([10.0 + away]), alone, 2.0)
+        assert dense.tolist() == [on_it]
     _, taps, dense = lowpass_taps(position, run, np.array([10.0]), alone, 1.0)
     assert dense[0] and taps[0].tolist() == [1.0]
     _, _, dense = lowpass_taps(position, run, np.array([10.001]), alone, 1.0)
@@ -216,6 +216,8 @@ def test_a_row_lasts_one_hop_and_not_its_last_tick():
     row, weight = index_map(np.array([2.0]), [1], 10, "hold", 20.0, 4.0)
     assert row.tolist() == [-1, -1, 0, 0, 0, 0, -1, -1, -1, -1]
     assert (row.dtype, weight.dtype) == (np.int32, np.float32)
+    _, weight = index_map(np.array([0.0, 4.0]), [1, 1], 4, "linear", 20.0, 4.0)
+    assert weight.tolist() == [0, 0.25, 0.5, 0.75]
     row, weight = index_map(np.array([2.0, 4.0]), [0, 1], 6, "linear", 20.0, 4.0)
     assert row.tolist() == [-1, -1, -1, -1, 1, 1]
 
@@ -227,5 +229,10 @@ def test_interpolated_values_are_single_precision_of_any_rows():
     assert out[0, 0] == np.float32(1.00048828125)  # between two neighbours of half precision
     whole = interpolate(np.array([[1], [4]]), np.array([0]), np.array([0.5], np.float32))
     assert whole[0, 0] == 2.5
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 50))
+    expected = np.float32(a) + np.float32(0.3) * (np.float32(b) - np.float32(a))
+    found = interpolate(np.stack([a, b]), np.array([0]), np.array([0.3], np.float32))
+    assert found[0].tobytes() == expected.tobytes()
     large = np.array([[0.0], [16777217.0]])
     assert interpolate(large, np.array([0]), np.array([1.0], np.float32))[0, 0] == 16777216.0
