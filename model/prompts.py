@@ -38,7 +38,9 @@ class StreamPrompt(nn.Module):
         """
         table = self.prompt
         if not len(table):
-            raise ValueError("the model has prompts of no domain: an unknown one has no mean to take")
+            raise ValueError(
+                "the model has prompts of no domain: an unknown one has no mean to take"
+            )
         if not self.hidden:
             table = torch.cat([table.mean(0, keepdim=True), table])  # (1 + domains, K, D)
         return table[domain] * self.normalise.std + self.normalise.mean

@@ -1,5 +1,6 @@
 """Each extractor is declared once; config, schema, profiles and modules agree with the declaration."""
 
+import dataclasses
 import importlib
 import inspect
 
@@ -8,8 +9,8 @@ import yaml
 
 from extractors.declared import EXTRACTORS
 from extractors.run import build_parser, complete
-from model.configs.base import complete_groups
 from workflow.config import SCHEMA
+from workflow.run import with_groups
 from workflow.stages import ROOT
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))["features"]
@@ -49,9 +50,18 @@ def test_the_module_takes_what_is_declared(name):
     assert (ROOT / "envs" / f"{declared.env}.yaml").is_file()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_group_is_the_one_that_models_guess_by_its_name(name):
-    assert complete_groups({}, [name]) == {EXTRACTORS[name].group: [name]}
+def test_models_take_the_declared_groups_where_names_do_not_tell_them(monkeypatch):
+    features = ["egemaps", "flow", "rms"]
+    assert with_groups({"name": "da_mamba"}, features[:2]) == {"name": "da_mamba"}
+    rms = dataclasses.replace(EXTRACTORS["egemaps"], name="rms")
+    monkeypatch.setitem(EXTRACTORS, "rms", rms)
+    groups = {"audio": ["egemaps", "rms"], "visual": ["flow"]}
+    for name in ("da_mamba", "dapa"):
+        assert with_groups({"name": name}, features) == {"name": name, "groups": groups}
+    given = {"name": "da_mamba", "groups": {"one": features}}
+    assert with_groups(given, features) == given
+    for name in ("mlp", "constant"):  # they know no groups
+        assert with_groups({"name": name}, features) == {"name": name}
 
 
 @pytest.mark.parametrize("profile", ["slurm", "cluster-generic"])

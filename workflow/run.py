@@ -5,8 +5,10 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from extractors.declared import EXTRACTORS
 from inference.config import check_finish, check_live, parse_prediction
-from model.configs.base import check_absent_rate
+from model.configs import model_config, model_names
+from model.configs.base import check_absent_rate, group_of
 from runtime import InputError
 from training.settings import parse
 from workflow.config import merge
@@ -84,6 +86,21 @@ def keys_of(
     return merge(keys_of(base, given, defaults, (*before, name)), own)
 
 
+def with_groups(model: dict, features: Sequence[str]) -> dict:
+    """The settings of a model with the groups of extractors whose names do not tell their group.
+
+    Unchanged where names tell all, where the config gives groups, and for models without groups.
+    """
+    told = {f: group_of(f) for f in features}
+    declared = told | {f: EXTRACTORS[f].group for f in features if f in EXTRACTORS}
+    if declared == told or model.get("groups") or model.get("name") not in model_names():
+        return model
+    if "groups" not in {f.name for f in dataclasses.fields(model_config(model["name"]))}:
+        return model
+    groups = {g: [f for f in features if declared[f] == g] for g in ("audio", "visual")}
+    return model | {"groups": {g: members for g, members in groups.items() if members}}
+
+
 def resolved(name: str, keys: dict, features: Sequence[str], sets: Sets) -> Run:
     """A run from all its keys. features: enabled ones; sets: what a set's name means.
 
@@ -120,7 +137,7 @@ def resolved(name: str, keys: dict, features: Sequence[str], sets: Sets) -> Run:
                 "preset": keys["preset"],
                 "features": list(keys["features"]),
                 "frame_rate_hz": keys["frame_rate_hz"],
-                "model": keys["model"],
+                "model": with_groups(keys["model"], keys["features"]),
                 "training": keys["training"],
             }
             | {key: keys[key] for key in ("task", "classes") if key in keys}

@@ -108,6 +108,13 @@ def check_absent_rate(rate: float, streams: int, key: str) -> None:
         )
 
 
+def group_of(feature: str) -> str:
+    """Modality group that a feature's name tells: audio, visual, or "" where it tells none."""
+    if feature.startswith(AUDIO):
+        return "audio"
+    return "visual" if feature.startswith(VISUAL) else ""
+
+
 def complete_groups(groups: dict[str, list[str]], features: list[str]) -> dict[str, list[str]]:
     """Modality groups of a run: as given, or audio and visual by the features' names.
 
@@ -115,10 +122,7 @@ def complete_groups(groups: dict[str, list[str]], features: list[str]) -> dict[s
     """
     groups = {g: list(members) for g, members in groups.items()}
     if not groups:
-        groups = {
-            "audio": [f for f in features if f.startswith(AUDIO)],
-            "visual": [f for f in features if f.startswith(VISUAL)],
-        }
+        groups = {g: [f for f in features if group_of(f) == g] for g in ("audio", "visual")}
         groups = {g: members for g, members in groups.items() if members}
     listed = [f for members in groups.values() for f in members]
     if not all(isinstance(f, str) for f in listed):
