@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.bootstrap import RESAMPLES, SEED, interval, seed_mean_draws
+from evaluation.bootstrap import RESAMPLES, SEED, interval, mean_draws, seed_mean_draws, too_few
 from evaluation.metrics import TITLES, Moments, Statistics, merge_all
 from evaluation.scorefile import Scores, read_scores, seeds_of
 from runtime import InputError
@@ -28,7 +28,7 @@ MEAN = "mean"
 
 @dataclass(frozen=True)
 class Difference:
-    """a - b of seed-mean pooled scores; low and high are None with fewer than two sessions."""
+    """a - b of seed-mean pooled scores; low and high are None with too few sessions."""
 
     name: str
     a: float
@@ -41,13 +41,14 @@ class Difference:
 
     def line(self) -> str:
         """One line of text."""
-        bounds = "no interval: one session"
+        bounds = f"({self.n_sessions} sessions)"
         if self.low is not None:
-            bounds = f"95 % [{self.low:+.3f}, {self.high:+.3f}]"
-        return (
-            f"{self.name:<16} {self.a:6.3f} - {self.b:6.3f} = {self.difference:+.3f}  {bounds}"
-            f"  ({self.n_sessions} sessions)"
-        )
+            bounds = f"95 % [{self.low:+.3f}, {self.high:+.3f}]  {bounds}"
+        elif self.name == MEAN:
+            bounds += "  no interval: a set has none"
+        else:
+            bounds = f"({too_few(self.n_sessions)})"
+        return f"{self.name:<16} {self.a:6.3f} - {self.b:6.3f} = {self.difference:+.3f}  {bounds}"
 
 
 def seed_mean_score(seeds: list[dict[str, Statistics]]) -> float:
@@ -77,8 +78,7 @@ def paired_difference(
         of_a, of_b = seed_mean_score(a[name]), seed_mean_score(b[name])
         found.append(Difference(name, of_a, of_b, of_a - of_b, low, high, len(a[name][0]), metric))
     if len(found) > 1:
-        known = all(d is not None for d in draws)
-        low, high = (interval(np.mean(draws, axis=0)) if known else None) or (None, None)
+        low, high = interval(mean_draws(draws)) or (None, None)
         of_a, of_b = (float(np.mean([getattr(f, k) for f in found])) for k in ("a", "b"))
         n = sum(f.n_sessions for f in found)
         found.append(Difference(MEAN, of_a, of_b, of_a - of_b, low, high, n, metric))

@@ -23,7 +23,15 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.bootstrap import RESAMPLES, SEED, interval, seed_mean_draws
+from evaluation.bootstrap import (
+    MIN_SESSIONS,
+    RESAMPLES,
+    SEED,
+    Draws,
+    interval,
+    mean_draws,
+    seed_mean_draws,
+)
 from evaluation.metrics import Moments, merge_all
 from evaluation.render import COMPUTED, Row, Table, size_text, to_csv, to_latex, to_markdown
 from evaluation.scorefile import Scores, read_scores, seeds_of
@@ -49,11 +57,11 @@ class Names:
 
 @dataclass(frozen=True)
 class Result:
-    """One run on one corpus (or ``all``): CCC per seed, their mean, and its resamples (R,)."""
+    """One run on one corpus (or ``all``): CCC per seed, their mean, and its resamples."""
 
     per_seed: list[float]
     mean: float
-    draws: np.ndarray
+    draws: Draws
     n_sessions: int
 
 
@@ -121,14 +129,14 @@ def measure(
             draws = seed_mean_draws(seeds, f"evidence/{corpus}", resamples, seed)
             if draws is None:
                 raise InputError(
-                    f"corpus {corpus} has one labelled test session on {' '.join(sets)}",
-                    "make a larger corpus: intervals need at least two sessions",
+                    f"corpus {corpus} has {len(own)} labelled test sessions on {' '.join(sets)}",
+                    f"make a larger corpus: intervals need at least {MIN_SESSIONS} sessions",
                 )
             per_seed = [merge_all(s.values()).ccc for s in seeds]
             results[run][corpus] = Result(per_seed, float(np.mean(per_seed)), draws, len(own))
         parts = list(results[run].values())
         mean = float(np.mean([p.mean for p in parts]))
-        draws = np.mean([p.draws for p in parts], axis=0)
+        draws = mean_draws([p.draws for p in parts])
         results[run][ALL] = Result(
             [p.mean for p in parts], mean, draws, sum(p.n_sessions for p in parts)
         )
@@ -138,7 +146,7 @@ def measure(
 def claims(results: dict[str, dict[str, Result]], names: Names) -> list[Claim]:
     """The claims of the module docstring that the given runs allow to check."""
 
-    def draws(run: str) -> tuple[float, np.ndarray]:
+    def draws(run: str) -> tuple[float, Draws]:
         return results[run][ALL].mean, results[run][ALL].draws
 
     def claim(text: str, a: str, b: str, above: bool = True) -> Claim:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.bootstrap import RESAMPLES, SEED, interval, seed_mean_draws
+from evaluation.bootstrap import RESAMPLES, SEED, Draws, interval, mean_draws, seed_mean_draws
 from evaluation.confusion import Confusion
 from evaluation.metrics import TITLES, Moments
 from evaluation.scorefile import Scores, seeds_of
@@ -27,7 +27,7 @@ class Cell:
     """One number of the table.
 
     mean, std: over seeds (std with n-1; None for a single seed). low, high: 95 % session bootstrap
-    of the seed mean (None with fewer than two sessions). mean and metric are None where nothing
+    of the seed mean (None with fewer than `bootstrap.MIN_SESSIONS` sessions). mean and metric are None where nothing
     was scored.
     """
 
@@ -94,7 +94,7 @@ def summarise(
                 f"runs with scores: {', '.join(sorted(scores)) or 'none'}; correct the name or score it",
             )
         per_seed: dict[str, list[float]] = {}
-        draws: dict[str, np.ndarray | None] = {}
+        draws: dict[str, Draws | None] = {}
         cells[run] = {}
         for column in columns:
             by_seed = scores[run].get(column, {})
@@ -167,11 +167,8 @@ def _combine(run, parts, scores, per_seed, draws, cells) -> Cell:
             "score every seed on every dataset",
         )
     values = [float(np.mean([per_seed[p][k] for p in parts])) for k in range(len(used[0]))]
-    known = [draws[p] for p in parts]
-    # Sets are resampled independently; a set with one session has no interval, nor has the mean.
-    bounds = (None, None)
-    if all(d is not None for d in known):
-        bounds = interval(np.mean(known, axis=0)) or (None, None)
+    # A set with too few sessions has no interval, nor has the mean.
+    bounds = interval(mean_draws([draws[p] for p in parts])) or (None, None)
     return Cell(
         *mean_and_std(values),
         *bounds,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from evaluation.bootstrap import RESAMPLES, SEED
+from evaluation.bootstrap import MIN_SESSIONS, RESAMPLES, SEED, too_few
 from evaluation.confusion import Confusion
 from evaluation.details import confusion_tables, metric_lines, session_lines
 from evaluation.layouts import challenge_columns
@@ -146,8 +146,8 @@ def build_table(
             footnotes.append(f"{column}: no labels, nothing to score.")
         else:
             subtitles[column] = metric_text(summary.metrics, column) + subtitles[column]
-        if sizes and sizes[0][0] == 1 and len(sizes) == 1:
-            footnotes.append(f"{column}: one session, so no interval.")
+        if reason := _no_interval(summary, column, sizes):
+            footnotes.append(f"{column}: {reason}.")
         if len(_session_sets(scores, summary.runs, column)) > 1 and len(sizes) == 1:
             footnotes.append(f"{column}: the runs were scored on different sessions.")
     rows = [_computed_row(run, summary, selection, notes) for run in summary.runs]
@@ -193,6 +193,16 @@ def _computed_row(
 def _n_seeds(summary: Summary, run: str) -> str:
     counts = sorted({c.n_seeds for c in summary.cells[run].values() if c.n_seeds})
     return " or ".join(map(str, counts)) or "0"
+
+
+def _no_interval(summary: Summary, column: str, sizes: list[tuple[int, int]]) -> str | None:
+    """Why numbers of a column have no interval; None where they have one."""
+    parts = summary.averaged.get(column)
+    if parts is None:
+        small = [n for n, _ in sizes if n < MIN_SESSIONS]
+        return too_few(small[0]) if small else None
+    small = [p for p in parts if any(n < MIN_SESSIONS for n, _ in _sizes(summary, p))]
+    return f"no interval, as {', '.join(small)} has none" if small else None
 
 
 def _sizes(summary: Summary, column: str) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix
 
 from evaluation import compare, curves, tables
 from evaluation import score as score_module
-from evaluation.bootstrap import interval, pooled_kappa, resample_counts
+from evaluation.bootstrap import Draws, interval, pooled_kappa, resample_counts
 from evaluation.confusion import Confusion
 from evaluation.metrics import Moments, merge_all
 from evaluation.predictions import Series, sample
@@ -20,7 +20,7 @@ from runtime import InputError
 
 save = curves.save
 C = 4
-SESSIONS = ("001", "002", "003")
+SESSIONS = ("001", "002", "003", "004", "005")
 ROLES = ("purple", "yellow")
 
 
@@ -121,7 +121,7 @@ def test_scores_file_holds_kappa_pooled_over_sessions_and_roles(tmp_path):
     assert split["kappa"] == pytest.approx(cohen_kappa_score(truth, values), abs=1e-12)
     assert split["accuracy"] == pytest.approx(accuracy_score(truth, values), abs=1e-12)
     assert split["confusion"] == confusion_matrix(truth, values, labels=range(C)).tolist()
-    assert (split["n_frames"], split["n_sessions"]) == (len(truth), 3)
+    assert (split["n_frames"], split["n_sessions"]) == (len(truth), len(SESSIONS))
     own = [p["kappa"] for p in split["participants"]]
     pairs = [pair for parts in found[1].values() for pair in parts]
     assert own == pytest.approx([cohen_kappa_score(*p) for p in pairs], abs=1e-12)
@@ -146,7 +146,7 @@ def test_labels_that_are_no_class_are_refused(tmp_path):
 def test_bootstrap_from_matrices_equals_that_of_concatenated_frames(tmp_path):
     found, _ = write_run(tmp_path, seeds=(1,))
     matrices = [merge_all(Confusion.of(*p, C) for p in found[1][s]) for s in SESSIONS]
-    counts = resample_counts(3, "pinsoro-cc/val", 40)
+    counts = resample_counts(len(SESSIONS), "pinsoro-cc/val", 40)
     draws = pooled_kappa(matrices, counts)
     for row, value in zip(counts, draws, strict=True):
         drawn = {
@@ -169,18 +169,18 @@ def test_table_of_classes(tmp_path):
     assert float(row["pinsoro-cc/val std"]) == pytest.approx(np.std(kappas, ddof=1), abs=1e-6)
     assert row["pinsoro-cc/val metric"] == row["Combined kappa metric"] == "kappa"
     assert "Combined" not in row
-    counts = resample_counts(3, "pinsoro-cc/val")
+    counts = resample_counts(len(SESSIONS), "pinsoro-cc/val")
     of_seeds = [
         pooled_kappa(
             [merge_all(Confusion.of(*p, C) for p in found[k][s]) for s in SESSIONS], counts
         )
         for k in (1, 2)
     ]
-    low, high = interval(np.mean(of_seeds, axis=0))
+    low, high = interval(Draws((np.mean(of_seeds, axis=0),), (len(SESSIONS),)))
     assert float(row["pinsoro-cc/val low"]) == pytest.approx(low, abs=1e-6)
     assert float(row["pinsoro-cc/val high"]) == pytest.approx(high, abs=1e-6)
     text = (out / "ccc.md").read_text(encoding="utf-8")
-    assert "CCC" not in text and "<br>Cohen's kappa, 3 sessions" in text
+    assert "CCC" not in text and "<br>Cohen's kappa, 5 sessions" in text
     (metrics,) = read_csv(out / "metrics.csv")
     accuracies = [accuracy_score(*joined(found[s])) for s in (1, 2)]
     assert float(metrics["accuracy"]) == pytest.approx(np.mean(accuracies), abs=1e-6)
@@ -190,8 +190,8 @@ def test_table_of_classes(tmp_path):
     assert float(metrics["session_kappa"]) == pytest.approx(np.mean(own), abs=1e-6)
     assert "ccc" not in metrics
     sessions = read_csv(out / "sessions.csv")
-    assert len(sessions) == 2 * 3 * 2 and "mae" not in sessions[0]
-    one = cohen_kappa_score(*found[2]["003"][1])
+    assert len(sessions) == 2 * len(SESSIONS) * 2 and "mae" not in sessions[0]
+    one = cohen_kappa_score(*found[2][SESSIONS[-1]][1])
     assert float(sessions[-1]["kappa"]) == pytest.approx(one, abs=1e-6)
 
 
@@ -302,7 +302,7 @@ def test_kappa_and_ccc_are_labelled_and_never_averaged(tmp_path, capsys):
     assert [h.split("<br>")[1].split(",")[0] for h in header] == names
     assert (out / "ccc.tex").read_text().count("\\scriptsize Cohen's kappa, ") == 3
     tables.show(out / "ccc.csv")
-    assert "Cohen's kappa, 3 sessions" in capsys.readouterr().out
+    assert "Cohen's kappa, 5 sessions" in capsys.readouterr().out
     rows = read_csv(out / "metrics.csv")
     assert rows[0]["ccc"] and not rows[0]["kappa"] and rows[-1]["kappa"] and not rows[-1]["ccc"]
 
@@ -354,7 +354,8 @@ def test_curves_of_classes(tmp_path, monkeypatch):
     kappas = {
         s: np.mean([cohen_kappa_score(*joined({0: found[k][s]})) for k in (1, 2)]) for s in SESSIONS
     }
-    assert [s.spec.session for _, s in chosen] == sorted(kappas, key=kappas.get, reverse=True)
+    ranked = sorted(kappas, key=kappas.get, reverse=True)
+    assert [s.spec.session for _, s in chosen] == [ranked[0], ranked[2], ranked[4]]
     assert chosen[0][1].score == pytest.approx(max(kappas.values()), abs=1e-12)
     assert chosen[0][1].metric == "Cohen's kappa"
     assert set(np.unique(chosen[0][1].curves[0].seeds)) <= set(range(C))

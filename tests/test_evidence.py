@@ -44,7 +44,7 @@ def frames(corpus, run, seed, dataset, gain, n_sessions):
 def write_corpus(folder, corpus, gains=GAINS, seeds=(1, 2)):
     for run, gain in gains.items():
         for seed in (0,) if run == "oracle" else seeds:
-            for dataset, n in (("noxi", 3), ("noxi-add", 2), ("mpiigi", 1)):
+            for dataset, n in (("noxi", 6), ("noxi-add", 5), ("mpiigi", 1)):
                 data = {"test": frames(corpus, run, seed, dataset, gain, n)}
                 path = folder / f"c{corpus}" / run / f"seed-{seed}" / f"{dataset}.json"
                 write_scores(path, run, seed, dataset, data)
@@ -77,7 +77,9 @@ def test_paired_difference_against_explicit_resampling():
     assert found.difference == pytest.approx(
         value(seeds_a, np.ones(6, int)) - value(seeds_b, np.ones(6, int)), abs=1e-10
     )
-    assert (found.low, found.high) == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=1e-10)
+    # Of 6 sessions the quantiles lie sqrt(6 / 5) t(5) = 2.8159 standard deviations out.
+    tails = [0.0024319, 1 - 0.0024319]
+    assert (found.low, found.high) == pytest.approx(np.quantile(draws, tails), abs=1e-6)
 
 
 def test_pairing_narrows_the_interval():
@@ -108,7 +110,10 @@ def test_compare_prints_and_refuses(tmp_path, capsys):
     out = tmp_path / "out.json"
     assert compare.main([*arguments, "--out", str(out)]) == 0
     screen = capsys.readouterr().out
-    assert "da_mamba - egemaps_mlp" in screen and "no interval: one session" in screen
+    assert (
+        "da_mamba - egemaps_mlp" in screen and "(1 session, so no interval (it needs 5))" in screen
+    )
+    assert "(12 sessions)  no interval: a set has none" in screen
     found = json.loads(out.read_text())["differences"]
     assert [d["name"] for d in found] == ["mpiigi/test", "noxi-add/test", "noxi/test", "mean"]
     assert found[3]["difference"] == pytest.approx(np.mean([d["difference"] for d in found[:3]]))
@@ -150,13 +155,13 @@ def test_evidence_numbers(tmp_path, corpora, capsys):
             for seed in (1, 2):
                 pairs = [
                     roles["a"]
-                    for dataset, n in (("noxi", 3), ("noxi-add", 2), ("mpiigi", 1))
+                    for dataset, n in (("noxi", 6), ("noxi-add", 5), ("mpiigi", 1))
                     for roles in frames(corpus, run, seed, dataset, GAINS[run], n).values()
                 ]
                 values.append(concordance(*(np.concatenate([p[i] for p in pairs]) for i in (0, 1))))
             expected[run, corpus] = np.mean(values)
             assert float(rows[run][f"c{corpus}"]) == pytest.approx(np.mean(values), abs=1e-6)
-            assert rows[run][f"c{corpus} n_sessions"] == "6"
+            assert rows[run][f"c{corpus} n_sessions"] == "12"
         mean = np.mean([expected[run, k] for k in (1, 2, 3)])
         assert float(rows[run]["all"]) == pytest.approx(mean, abs=1e-6)
     gain = np.mean(

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from evaluation.bootstrap import interval, pooled_ccc, resample_counts, seed_mean_draws
+from evaluation.bootstrap import (
+    Draws,
+    interval,
+    mean_draws,
+    pooled_ccc,
+    resample_counts,
+    seed_mean_draws,
+)
 from evaluation.metrics import Moments, ccc, merge_all
 
 
@@ -211,14 +218,38 @@ def test_draws_are_paired_over_runs_seeds_and_repeatable():
     frames = make_sessions(np.random.default_rng(4), 6)
     sessions = {str(i): Moments.of(x, y) for i, (x, y) in enumerate(frames)}
     one = seed_mean_draws([sessions], "noxi/test", 50)
-    assert (seed_mean_draws([sessions, sessions], "noxi/test", 50) == one).all()
-    low, high = interval(one)
-    assert low < high and low == np.quantile(one, 0.025)
+    two = seed_mean_draws([sessions, sessions], "noxi/test", 50)
+    assert (two.values == one.values).all() and two.sessions == one.sessions == (6,)
+    low, high = interval(two - one)
+    assert low == high == 0
 
 
-def test_no_interval_from_one_session():
+def test_intervals_are_expanded_percentiles():
+    """Quantiles of n sessions: Phi(-sqrt(n / (n - 1)) t(0.975, n - 1)), worked out beforehand."""
+    values = np.linspace(0, 1, 100_001)
+    for n, tail in ((5, 0.000954), (10, 0.008551), (20, 0.015881), (100, 0.023064)):
+        low, high = interval(Draws((values,), (n,)))
+        assert low == pytest.approx(tail, abs=2e-6) and high == pytest.approx(1 - tail, abs=2e-6)
+
+
+def test_the_interval_of_a_mean_of_sets_is_that_of_welch():
+    """Two normal samples of 6 and 40: quantiles of the mean, 1.96 -> t of Welch's freedom, expanded."""
+    rng = np.random.default_rng(8)
+    a, b = rng.normal(0, 1, 400_000), rng.normal(0, 0.5, 400_000)
+    low, high = interval(mean_draws([Draws((a,), (6,)), Draws((b,), (40,))]))
+    of_a, of_b = 1 * 6 / 5, 0.25 * 40 / 39
+    freedom = (of_a + of_b) ** 2 / (of_a**2 / 5 + of_b**2 / 39)
+    assert freedom == pytest.approx(7.3, abs=0.1)
+    half = scipy.stats.t.ppf(0.975, freedom) * np.sqrt(of_a + of_b) / 2
+    assert (low, high) == (pytest.approx(-half, rel=0.02), pytest.approx(half, rel=0.02))
+    assert mean_draws([Draws((a,), (6,)), None]) is None
+
+
+@pytest.mark.parametrize("n, there", [(1, False), (4, False), (5, True)])
+def test_no_interval_from_too_few_sessions(n, there):
     m = Moments.of(*random_pair(np.random.default_rng(6), 30))
-    assert seed_mean_draws([{"001": m}], "noxi/test") is None
+    draws = seed_mean_draws([{str(k): m for k in range(n)}], "noxi/test")
+    assert (draws is not None) == (interval(draws) is not None) == there
     assert interval(None) is None
     with pytest.raises(ValueError, match="different sessions"):
         seed_mean_draws([{"001": m}, {"002": m}], "noxi/test")
@@ -237,5 +268,5 @@ def test_interval_covers_like_a_bootstrap_should():
         return out
 
     truth = [merge_all(sample().values()).ccc for _ in range(200)]
-    draws = np.mean([np.std(seed_mean_draws([sample()], "s", 200)) for _ in range(20)])
+    draws = np.mean([np.std(seed_mean_draws([sample()], "s", 200).values) for _ in range(20)])
     assert 0.7 < draws / np.std(truth) < 1.4

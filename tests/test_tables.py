@@ -21,7 +21,7 @@ def concordance(x, y):
     return 2 * np.cov(x, y, bias=True)[0, 1] / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
 
 
-def make_frames(run, seed, dataset, split, n_sessions=4):
+def make_frames(run, seed, dataset, split, n_sessions=6):
     """{session: {role: (truth, prediction)}}: the truth depends on the set alone."""
     truth_rng = np.random.default_rng([len(dataset), len(split)])
     noise_rng = np.random.default_rng([len(run), seed, len(dataset), len(split)])
@@ -36,7 +36,7 @@ def make_frames(run, seed, dataset, split, n_sessions=4):
     return frames
 
 
-def write_run(folder, run, seeds=(1, 2, 3), datasets=DATASETS, n_sessions=4, excluded=1):
+def write_run(folder, run, seeds=(1, 2, 3), datasets=DATASETS, n_sessions=6, excluded=1):
     return [
         write_scores(
             folder / run / f"seed-{seed}" / f"{dataset}.json",
@@ -79,7 +79,7 @@ def test_numbers(tmp_path, scored):
             assert float(row[f"{column} std"]) == pytest.approx(np.std(values, ddof=1), abs=1e-6)
             assert float(row[f"{column} low"]) < float(row[f"{column} high"])
             assert [row[f"{column} n_{k}"] for k in ("seeds", "sessions", "excluded")] == list(
-                "341"
+                "361"
             )
         for name, parts in (
             ("Combined", [c for c in COLUMNS if c.endswith("test")]),
@@ -88,25 +88,26 @@ def test_numbers(tmp_path, scored):
             per_seed = [np.mean([pooled(row["run"], s, c) for c in parts]) for s in (1, 2, 3)]
             assert float(row[name]) == pytest.approx(np.mean(per_seed), abs=1e-6)
             assert float(row[f"{name} std"]) == pytest.approx(np.std(per_seed, ddof=1), abs=1e-6)
-            assert row[f"{name} n_sessions"] == str(4 * len(parts))
+            assert row[f"{name} n_sessions"] == str(6 * len(parts))
 
 
 def test_interval_against_resampled_frames(tmp_path, scored):
     """The interval from moments = that of an explicit bootstrap over concatenated frames."""
     out = tmp_path / "out"
-    tables.make_tables(scored, out, ["weak"], ["noxi/test"], resamples=2000)
+    tables.make_tables(scored, out, ["weak"], ["noxi/test"], resamples=20_000)
     rng = np.random.default_rng(0)
     draws = []
     seeds = [make_frames("weak", s, "noxi", "test") for s in (1, 2, 3)]
-    for _ in range(1500):
-        names = [f"{k:03d}" for k in rng.integers(0, 4, 4)]
+    for _ in range(6000):
+        names = [f"{k:03d}" for k in rng.integers(0, 6, 6)]
         value = 0.0
         for frames in seeds:
             pairs = [p for name in names for p in frames[name].values()]
             value += concordance(*(np.concatenate([p[i] for p in pairs]) for i in (0, 1))) / 3
         draws.append(value)
     row = read_csv(out)[0]
-    low, high = np.quantile(draws, [0.025, 0.975])
+    # Of 6 sessions the quantiles lie sqrt(6 / 5) t(5) = 2.8159 standard deviations out.
+    low, high = np.quantile(draws, [0.0024319, 1 - 0.0024319])
     spread = high - low
     assert float(row["noxi/test low"]) == pytest.approx(low, abs=0.1 * spread)
     assert float(row["noxi/test high"]) == pytest.approx(high, abs=0.1 * spread)
@@ -118,7 +119,7 @@ def test_markdown_and_latex(tmp_path, scored):
     text = (out / "ccc.md").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len(lines) == 4 and len({line.count("|") for line in lines}) == 1
-    assert lines[0].startswith("| run ") and "noxi/test<br>4 sessions, 1 excluded" in lines[0]
+    assert lines[0].startswith("| run ") and "noxi/test<br>6 sessions, 1 excluded" in lines[0]
     cells = [c.strip() for c in lines[2].strip("|").split("|")]
     assert cells[0] == "good"
     for cell in cells[1:]:
@@ -148,7 +149,18 @@ def test_single_seed_has_no_std_and_single_session_no_interval(tmp_path):
     assert row["Combined std"] == row["Combined low"] == ""
     text = (tmp_path / "out" / "ccc.md").read_text(encoding="utf-8")
     assert "±" not in [x for x in text.splitlines() if x.startswith("| good")][0]
-    assert "one session, so no interval" in text
+    assert "noxi/test: 1 session, so no interval (it needs 5)." in text
+    assert "Combined: no interval, as noxi/test has none." in text
+
+
+def test_four_sessions_have_no_interval_and_five_have_one(tmp_path):
+    for n in (4, 5):
+        paths = write_run(tmp_path / str(n), "good", datasets={"noxi": ("test",)}, n_sessions=n)
+        tables.make_tables(paths, tmp_path / "out")
+        row = read_csv(tmp_path / "out")[0]
+        assert bool(row["noxi/test low"]) == bool(row["Combined high"]) == (n == 5)
+        text = (tmp_path / "out/ccc.md").read_text(encoding="utf-8")
+        assert ("4 sessions, so no interval" in text) == (n == 4)
 
 
 def test_constant_run_is_zero_not_empty(tmp_path):
@@ -256,14 +268,14 @@ def test_names_are_escaped(tmp_path):
 def test_session_and_metric_files(tmp_path, scored):
     tables.make_tables(scored, tmp_path / "out", ["good"], ["noxi/test"])
     rows = read_csv(tmp_path / "out", "sessions.csv")
-    assert len(rows) == 3 * 4 * 2
+    assert len(rows) == 3 * 6 * 2
     truth, prediction = make_frames("good", 2, "noxi", "test")["003"]["b"]
     row = next(r for r in rows if (r["seed"], r["session"], r["role"]) == ("2", "003", "b"))
     assert float(row["ccc"]) == pytest.approx(concordance(truth, prediction), abs=1e-6)
     assert float(row["pearson"]) == pytest.approx(np.corrcoef(truth, prediction)[0, 1], abs=1e-6)
     assert float(row["mae"]) == pytest.approx(np.abs(truth - prediction).mean(), abs=1e-6)
     metrics = read_csv(tmp_path / "out", "metrics.csv")
-    assert len(metrics) == 1 and metrics[0]["n_frames"] == "480"
+    assert len(metrics) == 1 and metrics[0]["n_frames"] == "720"
     means = []
     for seed in (1, 2, 3):
         sessions = make_frames("good", seed, "noxi", "test").values()
@@ -282,7 +294,7 @@ def test_show_prints_the_table(tmp_path, scored, capsys, monkeypatch):
     assert tables.main(["show", str(out / "ccc.csv")]) == 0
     screen = capsys.readouterr().out
     lines = screen.splitlines()
-    assert lines[0].split()[:2] == ["run", "noxi/val"] and "4 sessions, 1 excluded" in lines[1]
+    assert lines[0].split()[:2] == ["run", "noxi/val"] and "6 sessions, 1 excluded" in lines[1]
     assert re.search(r"^good .* 0\.\d\d ± 0\.\d\d \[0\.\d\d, ", lines[2])
     assert "  * a caveat (good, weak)" in lines and "DAT (reported)" in screen
     tables.main(["show", str(out / "metrics.csv")])

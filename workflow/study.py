@@ -440,7 +440,7 @@ class Study:
             "runs": t["runs"],
             "columns": columns,
             "selection": selected or None,
-            "resamples": t.get("bootstrap", 1000),
+            "resamples": t.get("bootstrap"),
             "challenge": t.get("challenge"),
         }
         return self.settings("evaluation.tables", settings)
