@@ -6,6 +6,7 @@ Each file has lines ``start;end;value;conf``; the value of the first line counts
 
 from pathlib import Path
 
+from corpora import groups
 from formats.numbers import decimal
 from runtime import get_logger
 from store.plain import read_plain
@@ -43,11 +44,11 @@ def language(session: Path) -> str:
 
 
 def gender(session: Path, role: str) -> str:
-    """``female``, ``male`` or "" by ``<role>.gender.annotation.csv``."""
-    value = annotation_value(session / f"{role}.gender.annotation.csv").lower()
+    """``female``, ``male``, another word or "" by ``<role>.gender.annotation.csv``."""
+    value = annotation_value(session / f"{role}.gender.annotation.csv")
     number = _number(value)
     if number is None:
-        return value
+        return groups.gender(value)
     return "female" if number == 2 else "male"
 
 

@@ -14,7 +14,7 @@ Columns (the first four are required, and `video` or `streams`; the others may b
     roi             x,y,w,h in pixels of the upright picture, where several people share one video
     offset          seconds (>= 0) by which this participant's recording started after the
                     session's zero: session time = recording time + offset
-    language, gender, age
+    language, gender, age    in any spelling that `corpora.groups` lists
     exclude         yes or no (empty: no); `exclude_reason` says why
     identity        name of the person, where some take part in several sessions: nobody who is
                     trained on may be evaluated. Only the sheets of those who fill it in have it.
@@ -29,6 +29,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from corpora import groups
 from corpora.sheet_files import absence, composed, special_characters, spelled_as_on_disk
 from corpora.sheet_table import read_table, suggestion
 from formats.numbers import decimal, whole
@@ -200,6 +201,8 @@ def _participant(line: int, row: dict[str, str], root: str, problems: _Problems)
                 bad(column, f"holds {odd}, which the job graph cannot name",
                     "rename the file or folder (media_root too)")  # fmt: skip
     parsed["exclude"] = values["exclude"] == "yes"
+    parsed["gender"] = groups.gender(values["gender"])
+    parsed["language"] = groups.language(values["language"])
     return Participant(**(values | parsed), line=line)
 
 

@@ -11,6 +11,9 @@ Bins in which one of the two has no frame do not count; where no bin counts ther
 challenge's script says 0). Bins are half open, as in that script: frames with the label 1 lie in none,
 and are counted; --last-bin closed puts them into the last.
 
+Participants and frames are counted by group (`of_gender`, `of_language`; in the csv those of the
+figure's groups, beside those of the whole set). Who is in no figure is warned of.
+
 Test and val are never mixed: every split of a predictions file has its own figures.
 """
 
@@ -37,6 +40,7 @@ log = get_logger("fairness")
 
 BINS = 10
 GENDERS = ("male", "female")
+UNKNOWN = "unknown"
 LAST_BIN = ("open", "closed")
 
 
@@ -117,7 +121,9 @@ def fairness(
                 continue
             labels, _, values, _ = matched(f, path, session, role, max_beyond_s)
             truth = labels.values[labels.valid]
-            words = (person.gender.casefold(), person.language)
+            if not len(truth):
+                continue
+            words = (person.gender, person.language)
             columns = (truth, values, *(np.full(len(truth), w, object) for w in words))
             parts.setdefault(person.split, []).append(columns)
         record = {"run": f.run, "seed": f.seed, "dataset": f.dataset, "last_bin": last_bin}
@@ -129,17 +135,36 @@ def fairness(
     splits = {}
     for split, own in sorted(parts.items()):
         truth, values, gender, language = (np.concatenate(c) for c in zip(*own, strict=True))
-        odd = sorted({g for g in gender.tolist() if g} - set(GENDERS))
         found = cdd(truth, values, gender, language, last_bin)
+        counts = {"gender": _counts(own, 2), "language": _counts(own, 3)}
         splits[split] = {
             "participants": len(own),
             "frames": len(truth),
             "frames_in_no_bin": int((bins_of(truth, last_bin) == BINS).sum()),
-            "frames_of_gender": {g: int((gender == g).sum()) for g in (*GENDERS, *odd)},
+            "of_gender": counts["gender"],
+            "of_language": counts["language"],
             "cdd_gender": _number(found["gender"]),
             "cdd_language": {name: _number(v) for name, v in found["language"].items()},
         }
+        for by, used in (("gender", GENDERS), ("language", tuple(found["language"]))):
+            left_out = {g: n["participants"] for g, n in counts[by].items() if g not in used}
+            if left_out:
+                log.warning(
+                    "%s: %d of %d participants of %s/%s are in no figure by %s (%s)",
+                    predictions.name, sum(left_out.values()), len(own), record["dataset"], split, by,
+                    ", ".join(f"{n} {g}" for g, n in left_out.items()),
+                )  # fmt: skip
     return record | {"splits": splits}
+
+
+def _counts(own: list[tuple[np.ndarray, ...]], column: int) -> dict[str, dict[str, int]]:
+    """Participants and frames of every group that a column of `own` names."""
+    counts: dict[str, dict[str, int]] = {}
+    for person in own:
+        group = counts.setdefault(person[column][0] or UNKNOWN, {"participants": 0, "frames": 0})
+        group["participants"] += 1
+        group["frames"] += len(person[column])
+    return dict(sorted(counts.items()))
 
 
 def table_lines(records: list[dict]) -> list[list]:
@@ -158,13 +183,15 @@ def table_lines(records: list[dict]) -> list[list]:
             )
         seen.add(key)
         for split, own in record["splits"].items():
-            figures = {("gender", " - ".join(GENDERS)): own["cdd_gender"]}
-            figures |= {("language", name): v for name, v in own["cdd_language"].items()}
-            for group, value in figures.items():
+            figures = {("gender", " - ".join(GENDERS)): (own["cdd_gender"], GENDERS)}
+            figures |= {("language", name): (v, [name]) for name, v in own["cdd_language"].items()}
+            for group, (value, members) in figures.items():
                 if value is not None:
                     place = (record["run"], record["dataset"], split, *group)
-                    counts = (own["participants"], own["frames"])
-                    found.setdefault(place, []).append((value, *counts))
+                    used = [own[f"of_{group[0]}"][name] for name in members]
+                    counts = [sum(u[k] for u in used) for k in ("participants", "frames")]
+                    everybody = (own["participants"], own["frames"])
+                    found.setdefault(place, []).append((value, *counts, *everybody))
     lines: list[list] = [
         [
             "run",
@@ -177,6 +204,8 @@ def table_lines(records: list[dict]) -> list[list]:
             "n_seeds",
             "participants",
             "frames",
+            "participants_in_set",
+            "frames_in_set",
         ]
     ]
     for place, values in found.items():

@@ -276,11 +276,43 @@ def test_fairness_reads_the_sheets_metadata(tmp_path, capsys):
     got = json.loads(capsys.readouterr().out)
     test, val = got["splits"]["test"], got["splits"]["val"]
     assert test["cdd_gender"] == pytest.approx(0.3) and test["frames"] == 100
-    assert test["cdd_language"] == pytest.approx({"de": 0}) and test["participants"] == 2
+    assert test["cdd_language"] == pytest.approx({"German": 0}) and test["participants"] == 2
     assert (val["participants"], val["cdd_gender"], val["cdd_language"]) == (1, None, {})
     unknown = [row[:5] for row in PEOPLE]
     assert fairness.main(fairness_case(tmp_path, unknown, VALUES)) == 1
     assert "no participant has both labels and a gender" in capsys.readouterr().err
+
+
+SPELLED = [
+    ("noxi", "test", "001", "a", "x.mp4", "M", "french"),
+    ("noxi", "test", "001", "b", "x.mp4", "Female", "French"),
+    ("noxi", "test", "002", "a", "x.mp4", "MALE", "FR"),
+    ("noxi", "test", "002", "b", "x.mp4", "diverse", "n/a"),
+]
+
+
+def test_everybody_counts_in_the_right_group_however_it_is_spelled(tmp_path, capsys):
+    """Men .7 and .1, women .4; French .7, .4 and .1; the fourth is in no figure, and named."""
+    arguments = fairness_case(tmp_path, SPELLED, VALUES)
+    assert fairness.main(arguments) == 0
+    printed = capsys.readouterr()
+    test = json.loads(printed.out)["splits"]["test"]
+    assert test["cdd_gender"] == pytest.approx((0.7 + 0.1) / 2 - 0.4, abs=1e-6)
+    assert test["cdd_language"] == pytest.approx({"French": 0}, abs=1e-6)
+    counts = {g: (n["participants"], n["frames"]) for g, n in test["of_gender"].items()}
+    assert counts == {"diverse": (1, 50), "female": (1, 50), "male": (2, 100)}
+    assert test["of_language"]["unknown"] == {"participants": 1, "frames": 50}
+    assert "1 of 4 participants of noxi/test are in no figure by gender (1 diverse)" in printed.err
+    assert "in no figure by language (1 unknown)" in printed.err
+    out = tmp_path / "fairness.csv"
+    assert fairness.main([*arguments, "--out", str(out)]) == 0
+    rows = [line.split(",")[3:5] + line.split(",")[8:] for line in out.read_text().splitlines()]
+    names = ["participants", "frames", "participants_in_set", "frames_in_set"]
+    assert rows == [
+        ["by", "group", *names],
+        ["gender", "male - female", "3", "150", "4", "200"],
+        ["language", "French", "3", "150", "4", "200"],
+    ]
 
 
 def test_fairness_of_several_runs_is_a_table(tmp_path, capsys):
@@ -300,8 +332,8 @@ def test_fairness_of_several_runs_is_a_table(tmp_path, capsys):
     assert [float(x) for x in rows[1][5:7]] == pytest.approx(
         [0.2, np.std([0.3, 0.1], ddof=1)], abs=1e-6
     )
-    assert rows[1][7:] == ["2", "2", "100"]
-    assert [r[3:5] for r in rows[2:]] == [["language", "de"]]
+    assert rows[1][7:] == ["2", "2", "100", "2", "100"]
+    assert [r[3:5] for r in rows[2:]] == [["language", "German"]]
     assert "u.h5: no participant" in (tmp_path / "log.txt").read_text()
     assert fairness.main(["--predictions", str(paths[-1]), *arguments[2:], *more]) == 1
     assert (

@@ -176,7 +176,7 @@ def test_written_sheet_reads_back(tmp_path):
                 "d", "train", f"s{k}", "r" + word("-"),
                 f"{path}/{word(' ,;:()$&')}", f"{path}/{word(' ')}", f"{path}/q\"{word()}",
                 rng.choice([None, 0, 3]), rng.choice(["", "0,0,4,5"]), rng.choice([0.0, 1.25]),
-                word(), rng.choice(["", "female"]), rng.choice([None, 33.5]),
+                word().title(), rng.choice(["", "female"]), rng.choice([None, 33.5]),
                 *rng.choice([(False, ""), (True, "no face")]),
             )
         )  # fmt: skip

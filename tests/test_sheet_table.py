@@ -19,7 +19,7 @@ def rows(tmp_path):
     for role in ("expert", "novice"):
         for name in (f"001/{role}.mp4", f"001/{role}.csv"):
             (tmp_path / name).write_text("0.5\n")
-        made.append(["own", "train", "001", role, f"001/{role}.mp4", f"001/{role}.csv", "Français", ""])  # fmt: skip
+        made.append(["own", "train", "001", role, f"001/{role}.mp4", f"001/{role}.csv", "Íslenska", ""])  # fmt: skip
     return made
 
 
@@ -47,7 +47,7 @@ def said(tmp_path, rows, **options):
 def test_line_ends_and_encodings(tmp_path, rows, eol, encoding, end):
     people = read(tmp_path, rows, eol=eol, encoding=encoding, end=end)
     assert [(p.role, p.language, p.line) for p in people] == [
-        ("expert", "Français", 2), ("novice", "Français", 3),
+        ("expert", "Íslenska", 2), ("novice", "Íslenska", 3),
     ]  # fmt: skip
 
 

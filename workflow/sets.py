@@ -11,6 +11,7 @@ A set lies in one dataset, and its name starts with it: scores and table columns
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from corpora import groups
 from corpora.duplicates import Source, sources
 from corpora.sheet import SPLITS, Participant
 from model.configs.base import did_you_mean
@@ -188,6 +189,7 @@ class Sets:
     def _of_language(self, place: str, wanted: list[str], keys: list[Key]) -> list[Key]:
         spoken = {k: self.language(k, place) for k in keys}
         known = {language.casefold() for language in spoken.values()}
+        wanted = [groups.language(language) for language in wanted]
         for language in wanted:
             if language.casefold() not in known:
                 names = tuple(dict.fromkeys(spoken.values()))
