@@ -8,6 +8,7 @@ from corpora.sheet import Participant
 from evaluation.layouts import LAYOUTS, Folder, Layout
 from formats.stream_files import shifted
 from runtime import InputError
+from store import layout
 from workflow.recordings import is_stream
 from workflow.run import Run, unknown_run
 from workflow.study import Study
@@ -37,16 +38,16 @@ def submission(study: Study) -> dict:
             f"config: submission.seed is {section['seed']}, no seed of {run.name}",
             f"choose from: {', '.join(map(str, run.seeds))}",
         )
-    layout = LAYOUTS[section["year"]]
-    layout.check_names(section["without"])
+    year = LAYOUTS[section["year"]]
+    year.check_names(section["without"])
     wanted = {
         name: folder
-        for name, folder in layout.folders.items()
-        if name not in section["without"] and name not in layout.classes
+        for name, folder in year.folders.items()
+        if name not in section["without"] and name not in year.classes
     }
-    _check_folders(study, run, layout, wanted)
+    _check_folders(study, run, year, wanted)
     for name, folder in wanted.items():
-        _check_people(study, run, name, folder, layout.year)
+        _check_people(study, run, name, folder, year.year)
     seed, results = section["seed"], study.results
     people = [(f.dataset, *p) for f in wanted.values() for p in f.required()]
     return section | {
