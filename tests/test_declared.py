@@ -14,7 +14,11 @@ from workflow.run import with_groups
 from workflow.stages import ROOT
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))["features"]
-SCHEMES = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))["properties"]["features"]["properties"]
+WHOLE = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+SCHEMES = {
+    name: WHOLE["$defs"][scheme["$ref"].rpartition("/")[2]] if "$ref" in scheme else scheme
+    for name, scheme in WHOLE["properties"]["features"]["properties"].items()
+}
 COMMON = {"enabled", "dtype", "align"}
 NAMES = list(EXTRACTORS)
 
