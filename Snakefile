@@ -71,13 +71,18 @@ else:
     include: "workflow/rules/evaluation.smk"
     include: "workflow/rules/evidence.smk"
 
-    if workflow.is_main_process:
-        from workflow.targets import check_targets, named_targets
 
-        try:
-            check_targets(study, named_targets())
-        except InputError as e:
-            raise WorkflowError("\n".join(e.lines())) from None
+if workflow.is_main_process:
+    from workflow.foreign import refuse_foreign
+    from workflow.targets import check_targets, named_targets
+
+    try:
+        targets = named_targets()
+        if not applying:
+            check_targets(study, targets)
+        refuse_foreign(workflow, study, [] if applying else study.tables_for(targets))
+    except InputError as e:
+        raise WorkflowError("\n".join(e.lines())) from None
 
 
 # `snakemake NAME` for every table on request: the table, its runs and its figures.

@@ -265,6 +265,11 @@ class Study:
             name for name in self.tables_of_all if os.path.exists(layout.table(self.results, name))
         ]
 
+    def tables_for(self, targets: Iterable[str]) -> list[str]:
+        """Tables that the targets of a call build; without one on request, those of `all`."""
+        targets = set(targets)
+        return [n for n in self.on_request if n in targets] or self.tables_of_all
+
     def runs_of_all(self) -> list[Run]:
         """Runs of the tables that are not built on request."""
         return self.table_runs(*self.tables_of_all)

@@ -38,7 +38,7 @@ def forget_what_exists(file: Path = PLANNED) -> None:
         plan(left, file)
 
 
-def _wanted(rule: str, w: dict[str, str], study) -> bool:
+def wanted(rule: str, w: dict[str, str], study) -> bool:
     """Whether the study, as it is now, still makes this output."""
     if "role" in w:
         person = study.by_id.get((w["dataset"], w["session"], w["role"]))
@@ -50,8 +50,10 @@ def _wanted(rule: str, w: dict[str, str], study) -> bool:
         key = (w["dataset"], w["session"])
         if key not in study.by_session:
             return False
-        if rule in (*study.features, "align", "stream"):
+        if rule in (*study.config["features"], "align", "stream"):
             return w.get("feature", rule) in study.session_features(key)
+    elif "feature" in w:
+        return w["feature"] in study.features
     if "run" in w:
         run = study.runs.get(w["run"])
         if run is None or ("seed" in w and int(w["seed"]) not in run.seeds):
@@ -77,7 +79,7 @@ def unfinished(rules, study, table: str = "", file: Path = PLANNED) -> list[str]
             if rule.is_producer(path):
                 wildcards = dict(rule.get_wildcards(path))
                 asked = runs is None or "run" not in wildcards or wildcards["run"] in runs
-                if asked and _wanted(rule.name, wildcards, study):
+                if asked and wanted(rule.name, wildcards, study):
                     found.append(path)
                 break
     return found

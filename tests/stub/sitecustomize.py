@@ -4,6 +4,7 @@ Python imports this module at start-up when its folder is on PYTHONPATH. Jobs of
 recognised by their module; everything else runs as usual.
 """
 
+import json
 import os
 import sys
 
@@ -57,8 +58,11 @@ def pretend() -> None:
         outputs += [os.path.splitext(values["--out"])[0] + end for end in (".csv", ".json")]
     for path in outputs:
         os.makedirs(os.path.dirname(path), exist_ok=True)
+        text = f"stub {module} {os.path.basename(path)}\n"
+        if path.endswith(".json"):
+            text = json.dumps({"fingerprint": values.get("--fingerprint"), "made": text})
         with open(path, "w", encoding="utf-8") as f:
-            f.write(f"stub {module} {os.path.basename(path)}\n")
+            f.write(text)
     sys.stdout.flush()
     os._exit(0)
 
