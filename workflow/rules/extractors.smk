@@ -113,9 +113,9 @@ for extractor in EXTRACTORS.values():
             fingerprint=lambda w: study.feature_fingerprint(w.feature),
             options=lambda w: options(study.feature_settings(w.feature)),
             sources=source_options,
-            title=extractor.title,
         message:
-            "{params.title} · {wildcards.dataset}/{wildcards.session} {wildcards.role}"
+            # No parameter: other words are no reason to extract again.
+            f"{extractor.title} · {{wildcards.dataset}}/{{wildcards.session}} {{wildcards.role}}"
         shell:
             "python -m extractors {wildcards.feature} {params.sources} {params.options}"
             " --out {output.feature:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"
