@@ -15,7 +15,8 @@ import h5py
 import numpy as np
 
 from runtime import InputError
-from store.features import open_hdf5
+from store.hdf5 import open_hdf5
+from store.identity import stage_version
 
 ROWS = 1024
 
@@ -104,6 +105,8 @@ def read_track(path: str | Path) -> FaceTrack:
         # A file of an earlier version says what it can: its crops.
         known = {k: file.attrs[k].item() for k in ("crop_size", "margin") if k in file.attrs}
         settings = known | json.loads(file.attrs.get("settings", "{}"))
+        if (version := stage_version(str(file.attrs.get("fingerprint", "")))) is not None:
+            settings["version"] = version
         models = " ".join(str(file.attrs.get(k, "")) for k in ("model_id", "model_revision"))
     return FaceTrack(
         path, time, valid, crop_box, width // 2, rate_hz, settings | {"models": models}

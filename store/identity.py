@@ -4,6 +4,7 @@ An identity is a record that goes into statistics and model files as JSON:
 
     extractor, model_id, model_revision : as in the feature file
     dims, columns : number of columns, and a digest of their names
+    version, align_version : of what extraction and alignment compute, where their fingerprints say
     settings : every setting that changes the values (store.features); absent in files of an earlier
         version
 
@@ -13,6 +14,7 @@ feature, its content decides, whatever its folder is called.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +30,18 @@ WORDS = {
     "faces.models": "models that find the face",
     "weights": "weights",
 }
+# Versions of our own code: no setting brings them back.
+VERSIONS = {
+    "version": "version of the extraction",
+    "align_version": "version of the alignment",
+    "faces.version": "version of the face tracking",
+}
+
+
+def stage_version(fingerprint: str) -> int | None:
+    """The version that a fingerprint states (`stage=... version=2 ...`); None where it states none."""
+    found = re.search(r"(?:^| )version=(\d+)(?: |$)", fingerprint)
+    return int(found[1]) if found else None
 
 
 def identity_of(attributes: Mapping[str, Any], dims: int) -> Identity:
@@ -40,6 +54,12 @@ def identity_of(attributes: Mapping[str, Any], dims: int) -> Identity:
     }
     names = json.dumps(json.loads(attributes["dim_names"]))
     found |= {"dims": dims, "columns": hashlib.sha256(names.encode()).hexdigest()[:12]}
+    own, alignment = (str(attributes.get(k, "")) for k in ("feature_fingerprint", "fingerprint"))
+    if "feature_fingerprint" not in attributes:  # a feature file, not yet on a clock
+        own, alignment = alignment, ""
+    for key, said in (("version", own), ("align_version", alignment)):
+        if (number := stage_version(said)) is not None:
+            found[key] = number
     if "settings" in attributes:
         found["settings"] = json.loads(attributes["settings"])
         if not isinstance(found["settings"], dict):
@@ -63,8 +83,9 @@ class Difference:
     @property
     def words(self) -> str:
         """The setting and both values: `features.wav2vec2.layer is 0 instead of -1`."""
-        if self.name in WORDS or self.name == "extractor":
-            name = f"the {WORDS.get(self.name, self.name)} of {self.feature}"
+        what = WORDS | VERSIONS | {"extractor": "extractor"}
+        if self.name in what:
+            name = f"the {what[self.name]} of {self.feature}"
         else:
             section = "" if self.name.startswith("faces.") else f"features.{self.feature}."
             name = section + self.name
@@ -82,6 +103,8 @@ class Difference:
         if self.name == "weights":
             name = self.wanted["model_id"]
             return f"name the weights {name} ({value}) in features.{self.feature}.weights"
+        if self.name in VERSIONS:
+            return f"make {self.feature} with the release of the program that made the other"
         if self.name in WORDS:
             return f"see to it that the {WORDS[self.name]} of {self.feature} is {_text(value)}"
         group, _, key = self.name.rpartition(".")

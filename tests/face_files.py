@@ -42,6 +42,7 @@ def write_faces(path, time, valid=None, landmarks=None, crop_box=None):
         extractor="extractors.faces",
         model_id="found by",
         model_revision="hand",
+        fingerprint="stage=extractors.faces version=4 margin=1.6",
         extra={"width": 640, "height": 480, "crop_size": 224},
     )
     extra = {"box": ("f4", (4,)), "confidence": ("f4", ()), "crop_box": ("f4", (4,))}

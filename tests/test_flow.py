@@ -49,7 +49,7 @@ def test_translation_gives_its_velocity_in_every_cell(tmp_path):
     assert (inner[..., [2, 9]].sum(-1) > 0.95 * inner[..., 2:].sum(-1)).all()
     assert f.dim_names[0] == "cell_r0c0_u" and f.dim_names[-1] == "cell_r3c3_bin7"
     settings = json.loads(f.attributes["settings"])
-    assert settings.pop("faces") == {"crop_size": 224, "models": "found by hand"}
+    assert settings.pop("faces") == {"crop_size": 224, "models": "found by hand", "version": 4}
     assert settings == {"grid": 4, "bins": 8, "dtype": "float32"}
 
 

@@ -22,10 +22,19 @@ SETTINGS = {
 }
 
 
-def identity(extractor="extractors.wav2vec2", columns=("a", "b"), revision="1", **settings):
+def identity(
+    extractor="extractors.wav2vec2", columns=("a", "b"), revision="1", version=0, **settings
+):
     attributes = {"extractor": extractor, "model_id": "m", "model_revision": revision}
     attributes["dim_names"] = json.dumps(list(columns))
+    if version:
+        attributes["fingerprint"] = f"stage=extractors.x version={version} layer=0"
     return identity_of(attributes | {"settings": json.dumps(settings)}, len(columns))
+
+
+def of_versions(**fingerprints):
+    made = identity_of({"dim_names": "[]"} | fingerprints, 0)
+    return {key: made.get(key) for key in ("version", "align_version")}
 
 
 def of_stream(name):
@@ -66,6 +75,12 @@ def of_stream(name):
         ("egemaps", identity(revision="3"), identity(revision="2"),
          "the version of the model of egemaps is 3 instead of 2",
          "see to it that the version of the model of egemaps is 2"),
+        ("flow", identity(version=2), identity(version=1),
+         "the version of the extraction of flow is 2 instead of 1",
+         "make flow with the release of the program that made the other"),
+        ("flow", identity(faces={"version": 2}), identity(faces={"version": 1}),
+         "the version of the face tracking of flow is 2 instead of 1",
+         "make flow with the release of the program that made the other"),
         ("x", identity(columns=("a",)), identity(columns=("a", "b")), None,
          "see to it that the number of columns of x is 2"),
     ],
@@ -238,6 +253,16 @@ def test_a_model_of_no_domain_has_no_unknown_prompt(trained, capsys):
     save(results, tensors, metadata)
     assert predict(trained) == 1
     assert "it has prompts, and names no dataset they belong to" in capsys.readouterr().err
+
+
+def test_versions_are_those_of_extraction_and_alignment():
+    """A feature file has its own fingerprint, an aligned file that of the alignment too."""
+    one, two = "stage=extractors.flow version=3 grid=4", "stage=alignment.align version=12"
+    assert of_versions(fingerprint=one) == {"version": 3, "align_version": None}
+    both = of_versions(feature_fingerprint=one, fingerprint=two)
+    assert both == {"version": 3, "align_version": 12}
+    old = "code=3f2a91c04be7 conversion=4"  # of an earlier version
+    assert of_versions(feature_fingerprint=old, fingerprint="") == dict.fromkeys(both)
 
 
 def test_identities_need_sound_attributes():
