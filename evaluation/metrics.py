@@ -24,6 +24,7 @@ from typing import ClassVar
 import numpy as np
 
 from evaluation.confusion import Confusion
+from store.moments import merged_mean, step_weight
 
 TITLES = {"ccc": "CCC", "kappa": "Cohen's kappa"}  # of the metrics that a set is scored by
 
@@ -71,19 +72,18 @@ class Moments:
         )
 
     def merge(self, other: "Moments") -> "Moments":
-        """Moments of both sets of pairs together (Chan et al. 1983, eq. 2.1)."""
+        """Moments of both sets of pairs together (store.moments)."""
         if self.n == 0:
             return other
         if other.n == 0:
             return self
-        n = self.n + other.n
-        step_x = other.mean_truth - self.mean_truth
-        step_y = other.mean_prediction - self.mean_prediction
-        share = self.n * (other.n / n)
+        mean_x, step_x = merged_mean(self.n, self.mean_truth, other.n, other.mean_truth)
+        mean_y, step_y = merged_mean(self.n, self.mean_prediction, other.n, other.mean_prediction)
+        share = step_weight(self.n, other.n)
         return Moments(
-            n=n,
-            mean_truth=self.mean_truth + step_x * (other.n / n),
-            mean_prediction=self.mean_prediction + step_y * (other.n / n),
+            n=self.n + other.n,
+            mean_truth=mean_x,
+            mean_prediction=mean_y,
             ss_truth=self.ss_truth + other.ss_truth + step_x * step_x * share,
             ss_prediction=self.ss_prediction + other.ss_prediction + step_y * step_y * share,
             cross=self.cross + other.cross + step_x * step_y * share,

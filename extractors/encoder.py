@@ -13,6 +13,7 @@ import numpy as np
 from runtime import InputError
 from runtime.device import pick_device
 from runtime.torchvision_cpu import allow_torchvision_without_cuda
+from store.moments import RunningMoments
 
 MODEL_RATE_HZ = 16000
 # The filter banks of w2v-BERT 2.0 (SeamlessM4TFeatureExtractor): 25 ms windows every 10 ms.
@@ -25,28 +26,6 @@ class _Reached(Exception):
     def __init__(self, hidden):
         super().__init__()
         self.hidden = hidden
-
-
-class _Moments:
-    """Mean and sum of squared deviations of rows (n, D), merged block by block (Chan et al. 1979)."""
-
-    def __init__(self):
-        self.n = 0
-        self.mean = np.float64(0)
-        self.squares = np.float64(0)
-
-    def add(self, rows: np.ndarray) -> None:
-        if len(rows):
-            rows = rows.astype(np.float64)
-            mean = rows.mean(axis=0)
-            self.merge(len(rows), mean, ((rows - mean) ** 2).sum(axis=0))
-
-    def merge(self, n: int, mean: np.ndarray, squares: np.ndarray) -> None:
-        total = self.n + n
-        shift = mean - self.mean
-        self.squares = self.squares + squares + shift**2 * (self.n * n / total)
-        self.mean = self.mean + shift * (n / total)
-        self.n = total
 
 
 class _FirstNorm:
@@ -165,7 +144,7 @@ class Encoder:
         norm, those of the first convolution too. Filter-bank models: mean and sample variance of
         every mel band.
         """
-        moments = _Moments()
+        moments = RunningMoments()
         self.n_samples = 0
         if self.first_norm:
             self.first_norm.reset()

@@ -21,6 +21,7 @@ from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
 from store import layout
 from store.hdf5 import create_hdf5, open_hdf5, reading, remake
+from store.moments import RunningMoments
 from store.session_spec import parse_specs
 from store.sidecar import write_sidecar
 from training.identities import agreed
@@ -34,43 +35,22 @@ SLICE_FRAMES = 4096
 CONSTANT = 1e-6
 
 
-class Moments:
-    """Count, mean and variance per dimension, piece by piece (Chan et al. 1983), float64."""
-
-    def __init__(self, dim: int):
-        self.count = 0
-        self.mean = np.zeros(dim)
-        self.squares = np.zeros(dim)
-
-    def add(self, rows: np.ndarray) -> None:
-        """Add rows (n, D), all finite."""
-        n = len(rows)
-        if n == 0:
-            return
-        rows = rows.astype(np.float64)
-        mean = rows.mean(axis=0)
-        shift = mean - self.mean
-        total = self.count + n
-        self.squares += ((rows - mean) ** 2).sum(axis=0) + shift**2 * (self.count * n / total)
-        self.mean += shift * (n / total)
-        self.count = total
-
-    def std(self) -> np.ndarray:
-        """Population standard deviation (D,); 1 for a constant dimension."""
-        std = np.sqrt(self.squares / max(1, self.count))
-        return np.where(std > CONSTANT * np.maximum(1.0, np.abs(self.mean)), std, 1.0)
+def spread(moments: RunningMoments) -> np.ndarray:
+    """Population standard deviation (D,); 1 for a constant dimension."""
+    std = np.sqrt(moments.squares / max(1, moments.n))
+    return np.where(std > CONSTANT * np.maximum(1.0, np.abs(moments.mean)), std, 1.0)
 
 
 def compute(
     results: Path, sessions: list[str], features: list[str], frame_rate_hz: float
-) -> tuple[dict[str, Moments], Moments]:
+) -> tuple[dict[str, RunningMoments], RunningMoments]:
     """Moments per feature over the valid frames of all participants, and of the labels."""
-    moments: dict[str, Moments] = {}
-    label = Moments(1)
+    moments: dict[str, RunningMoments] = {}
+    label = RunningMoments((1,))
     for spec in progress(parse_specs(sessions), "statistics", unit="sessions"):
         with SessionReader(results, spec, features, frame_rate_hz) as reader:
             for name, dim in reader.dims.items():
-                if moments.setdefault(name, Moments(dim)).mean.shape != (dim,):
+                if moments.setdefault(name, RunningMoments((dim,))).mean.shape != (dim,):
                     raise InputError(
                         f"{spec.name}: {name} has {dim} dimensions, other sessions have {len(moments[name].mean)}",
                         "extract this feature for all sessions with the same settings",
@@ -87,12 +67,12 @@ def compute(
                 else:
                     label.add(labels[0][labels[1]][:, None])
     for name, m in moments.items():
-        if m.count == 0:
+        if m.n == 0:
             raise InputError(
                 f"{name} is valid at no frame of the training sessions",
                 "look at results/qc, exclude the sessions or leave the feature out of the run",
             )
-    if label.count == 0:
+    if label.n == 0:
         raise InputError(
             "the training sessions have no label at any frame",
             "check the column `labels` of the sessions sheet",
@@ -118,18 +98,18 @@ def statistics(
         f = new.file
         for name in sorted(moments):
             group = f.create_group(name)
-            group["mean"], group["std"] = moments[name].mean, moments[name].std()
-            group.attrs["count"] = moments[name].count
+            group["mean"], group["std"] = moments[name].mean, spread(moments[name])
+            group.attrs["count"] = moments[name].n
             group.attrs["identity"] = json.dumps(made[name], sort_keys=True)
         group = f.create_group("label")
         group.attrs["mean"] = float(label.mean[0])
-        group.attrs["std"] = float(label.std()[0])
-        group.attrs["count"] = label.count
+        group.attrs["std"] = float(spread(label)[0])
+        group.attrs["count"] = label.n
         f.attrs["schema_version"] = SCHEMA_VERSION
         f.attrs["frame_rate_hz"] = float(frame_rate_hz)
         f.attrs["sessions"] = json.dumps([spec.text() for spec in parse_specs(sessions)])
         f.attrs["fingerprint"] = fingerprint
-    return {"labelled_frames": label.count, **{n: m.count for n, m in sorted(moments.items())}}
+    return {"labelled_frames": label.n, **{n: m.n for n, m in sorted(moments.items())}}
 
 
 def read_statistics(path: str | Path) -> tuple[dict[str, dict], dict[str, float]]:
