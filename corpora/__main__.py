@@ -32,6 +32,8 @@ KINDS = {
     "pinsoro": "PInSoRo: {train,val,test}-{cc,cr}/<session>/",
     "folder": "own recordings: ROOT/<session>/<role>.{mp4,mkv,avi,mov}",
 }
+# Layouts without splits of their own; the others are downloads of the challenge.
+OWN = {"folder": folder}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -55,9 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
             metavar="DIR",
             help="write paths relative to this folder, the later media_root (default: ROOT)",
         )
-        default = "the folder's name" if name == "folder" else name
+        default = "the folder's name" if name in OWN else name
         kind.add_argument("--dataset", help=f"name of the dataset (default: {default})")
-        if name == "folder":
+        if name in OWN:
             kind.add_argument(
                 "--split", choices=SPLITS, default="test", help="split of all sessions (test)"
             )
@@ -102,8 +104,8 @@ def run(args: argparse.Namespace) -> None:
         )  # fmt: skip
         return
     places = (args.root, args.relative_to, args.labels, args.dataset)
-    if args.kind == "folder":
-        rows = folder.find(*places, split=args.split)
+    if args.kind in OWN:
+        rows = OWN[args.kind].find(*places, split=args.split)
     else:
         rows = challenge.find(*places, corpus=args.kind)
     for line in summary(rows):
