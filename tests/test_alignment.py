@@ -1,6 +1,4 @@
-"""Clock, index map and filter: against closed forms, np.interp, scipy and plain loops."""
-
-import json
+"""Index map and filter: against closed forms, np.interp, scipy and plain loops."""
 
 import numpy as np
 import pytest
@@ -8,8 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import firwin
 
-from alignment import clock as clock_module
-from alignment.clock import make_clock, read_clock
 from alignment.resample import (
     CUTOFF_OF_OUTPUT_RATE,
     HALF_WIDTH_HOPS,
@@ -20,7 +16,6 @@ from alignment.resample import (
     runs,
     to_ticks,
 )
-from runtime import InputError
 
 RATE = 100.0
 NATIVE_RATES = (10.0, 24000 / 1001, 25.0, 30000 / 1001, 30.0, 50.0, 59.94, 100.0)
@@ -32,69 +27,6 @@ def on_ticks(values, time, valid, n_ticks, method="linear", max_gap_s=0.2, hop_s
         to_ticks(time, rate), valid, n_ticks, method, max_gap_s * rate, hop_s * rate
     )
     return interpolate(np.asarray(values), row, weight), row >= 0
-
-
-def person(role="expert", duration_s=30.0, offset=0.0, session="001"):
-    return {
-        "dataset": "noxi",
-        "session": session,
-        "role": role,
-        "duration_s": duration_s,
-        "offset": offset,
-    }
-
-
-# ---- clock ----
-
-
-@pytest.mark.parametrize(
-    ("duration_s", "rate", "ticks"),
-    [(30.0, 100, 3000), (30.005, 100, 3001), (0.29, 100, 29), (1.1, 100, 110), (10.01, 25, 251), (1800.6, 100, 180060)],
-)  # fmt: skip
-def test_clock_has_every_tick_before_the_end_and_no_other(duration_s, rate, ticks):
-    n = make_clock([person(duration_s=duration_s)], rate)["n_ticks"]
-    assert n == ticks
-    assert (n - 1) / rate < duration_s <= n / rate + 1e-8
-
-
-def test_clock_covers_the_recording_that_ends_last():
-    record = make_clock([person("a", 30.0), person("b", 28.0, offset=3.5)], 100)
-    assert record["n_ticks"] == 3150
-    assert record["participants"]["b"] == {"offset_s": 3.5, "end_s": 31.5}
-
-
-@pytest.mark.parametrize(
-    ("people", "word"),
-    [
-        ([person("a"), person("a")], "twice"),
-        ([person("a"), person("b", session="002")], "several sessions"),
-        ([person("a", offset=-1.0)], "offset"),
-        ([person("a", duration_s=0.0)], "no length"),
-        ([], "without participants"),
-    ],
-)
-def test_clock_refuses(people, word):
-    with pytest.raises(InputError, match=word):
-        make_clock(people, 100)
-
-
-def test_clock_command_line_and_equal_bytes(tmp_path):
-    for role, duration in (("expert", 4.0), ("novice", 5.0)):
-        (tmp_path / f"{role}.json").write_text(json.dumps(person(role, duration)))
-    probes = [str(tmp_path / "expert.json"), str(tmp_path / "novice.json")]
-    first, second = tmp_path / "a.json", tmp_path / "b.json"
-    assert clock_module.main(["--probe", *probes, "--out", str(first)]) == 0
-    assert clock_module.main(["--probe", *reversed(probes), "--out", str(second)]) == 0
-    assert first.read_bytes() == second.read_bytes()
-    assert read_clock(first).n_ticks == 500
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"rate_hz": 0, "n_ticks": 0, "duration_s": 1}'])
-def test_damaged_clock_is_named(tmp_path, text):
-    path = tmp_path / "clock.json"
-    path.write_text(text)
-    with pytest.raises(InputError, match="clock.json"):
-        read_clock(path)
 
 
 # ---- exactness ----

@@ -79,6 +79,58 @@ def test_bad_values_are_refused_with_their_line(tmp_path, line, word):
         labels.convert(csv, tmp_path / "l.h5", probe_record(duration_s=0.44))
 
 
+def test_attributes_of_the_file(tmp_path):
+    csv, out = write(tmp_path / "l.csv", ["0.5", "", "1"]), tmp_path / "l.h5"
+    labels.convert(csv, out, probe_record(duration_s=6.0), 0.5, 2.0, 0.0, "version=1")
+    read = read_features(out)
+    assert read.time.tolist() == [2.0, 4.0, 6.0] and read.values.shape == (3, 1)
+    assert {k: v for k, v in read.attributes.items() if k != "schema_version"} == {
+        "feature": "engagement",
+        "native_rate_hz": 0.5,
+        "window_s": 0.0,
+        "hop_s": 2.0,
+        "dim_names": '["engagement"]',
+        "extractor": "alignment.labels",
+        "model_id": "",
+        "model_revision": "",
+        "precision": "fp32",
+        "fingerprint": "version=1",
+        "settings": "{}",
+        "offset_s": 2.0,
+    }
+
+
+def test_defaults_are_25_labels_a_second_from_the_sessions_zero(tmp_path):
+    csv, out = write(tmp_path / "l.csv", ["0.5"] * 50), tmp_path / "l.h5"
+    labels.convert(csv, out, probe_record(duration_s=4.0))  # 2 s shorter: as much as is allowed
+    attributes = read_features(out).attributes
+    assert read_features(out).time.tolist() == [k / 25 for k in range(50)]
+    assert (attributes["hop_s"], attributes["offset_s"], attributes["fingerprint"]) == (0.04, 0, "")
+    with pytest.raises(InputError, match="lasts 4.01 s"):
+        labels.convert(csv, out, probe_record(duration_s=4.01))
+
+
+def test_words_become_their_places(tmp_path):
+    csv, out = write(tmp_path / "l.csv", ["high", "low", "nan", "low"]), tmp_path / "l.h5"
+    probe = probe_record(duration_s=0.16)
+    assert labels.convert(csv, out, probe, classes=("low", "mid", "high"))["missing"] == 1
+    read = read_features(out)
+    assert read.values[[0, 1, 3], 0].tolist() == [2, 0, 0] and not read.valid[2]
+    assert read.attributes["classes"].tolist() == ["low", "mid", "high"]
+
+
+@pytest.mark.parametrize("rate", [0.0, -25.0, np.inf, np.nan])
+def test_a_rate_that_is_none(tmp_path, rate):
+    with pytest.raises(InputError, match=f"label rate {rate} Hz"):
+        labels.convert(tmp_path / "l.csv", tmp_path / "l.h5", probe_record(), rate)
+
+
+def test_a_single_label(tmp_path):
+    csv, out = write(tmp_path / "l.csv", ["0.25"]), tmp_path / "l.h5"
+    assert labels.convert(csv, out, probe_record(duration_s=1.0), 1.0) == {"rows": 1, "missing": 0}
+    assert (read_features(out).values, read_features(out).time) == (0.25, 0.0)
+
+
 def test_command_line_equal_bytes_and_sidecar(tmp_path, capsys):
     csv = write(tmp_path / "l.csv", ["0.5"] * 99 + ["nan"])
     probe = tmp_path / "p.json"
@@ -103,5 +155,5 @@ def test_command_line_equal_bytes_and_sidecar(tmp_path, capsys):
     assert read_features(outs[0]).time[0] == 2.5
     csv.unlink()
     capsys.readouterr()
-    assert labels.main([*arguments, "--log", str(tmp_path / "log")]) == 1
+    assert labels.main(arguments) == 1
     assert len(capsys.readouterr().err.strip().splitlines()) <= 3

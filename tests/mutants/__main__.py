@@ -28,9 +28,11 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 GOAL = 0.95
 KILLED = ("killed", "timeout", "segfault")
-UNTOUCHED = [r"raise \w+\(", r"\blog\.(info|warning|debug)\(", r"^def (build_parser|main|run)\("]
-# mutmut leaves decorated functions out; this decorator matters under autocast only.
-UNDECORATED = re.compile(r"^@full_precision\n", re.MULTILINE)
+UNTOUCHED = [r"raise \w+\(", r"\blog\.(info|warning|debug)\("]
+COMMAND_LINES = re.compile(r"^def (?:build_parser|main|run)\(.*?:$", re.MULTILINE | re.DOTALL)
+# mutmut leaves functions with these out; they matter under autocast, or to a derivative of a
+# derivative, only.
+UNDECORATED = re.compile(r"^ *@(full_precision|once_differentiable)\n", re.MULTILINE)
 SETTINGS = """
 [tool.mutmut]
 source_paths = {rooms}
@@ -56,8 +58,9 @@ def copy_of_repository(at: Path, module: str, tests: list[str]) -> None:
         if (ROOT / name).is_file():
             (at / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, at / name)
-    text = (at / module).read_text()
-    (at / module).write_text(UNDECORATED.sub("", text))
+    text = UNDECORATED.sub("", (at / module).read_text())
+    text = COMMAND_LINES.sub(r"\g<0>  # pragma: no mutate block", text)
+    (at / module).write_text(text)
     settings = (at / "pyproject.toml").read_text()
     rooms = tomllib.loads(settings)["tool"]["importlinter"]["root_packages"]
     others = sorted(p.name for p in at.iterdir() if p.name not in (*rooms, "tests"))
