@@ -138,6 +138,16 @@ def differences(feature: str, there: Identity, wanted: Identity) -> list[Differe
     return [Difference(feature, name, there, wanted) for name in odd]
 
 
+def in_words(odd: list[Difference]) -> str:
+    """All differences in words."""
+    return "; ".join(d.words for d in odd)
+
+
+def cures(odd: list[Difference]) -> str:
+    """What gives the feature all that is wanted."""
+    return ", ".join(dict.fromkeys(d.cure for d in odd))
+
+
 def unsaid(there: Identity, wanted: Identity) -> list[str]:
     """Names of what only one of the two identities states: it cannot be compared."""
     a, b = _compared(there, wanted)

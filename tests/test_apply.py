@@ -222,6 +222,32 @@ def test_classes_need_their_names(house):
     assert words[-1] == "--rate-hz=30"
 
 
+def test_other_settings_than_those_of_the_training_are_refused_before_anything_runs(house):
+    """Those of the feature, of its alignment, and of the faces below it."""
+    applied(house)
+    for change, said, cure in [
+        ({"mode": "exact"}, "features.egemaps.mode is exact instead of streaming", "mode: streaming"),
+        ({"dtype": "float16"}, "dtype is float16 instead of float32", "dtype: float32"),
+        ({"align": {"method": "hold"}}, "align.method is hold instead of linear", "method: linear"),
+    ]:  # fmt: skip
+        with pytest.raises(InputError) as e:
+            applied(house, features={"egemaps": change})
+        assert said in e.value.problem and "model.safetensors was trained on" in e.value.problem
+        assert f"{{egemaps: {{{cure}" in e.value.cure.replace("align: {", "")
+    made = {"faces": {"margin": 2.0, "version": 0}, "grid": 4, "align": {"method": "linear"}}
+    path = house[0] / "results/runs/seen/seed-1/model.safetensors"
+    tensors, metadata = load_tensors(house[0] / "results/runs/egemaps_mlp/seed-1/model.safetensors")
+    settings = metadata["settings"] | {"features": ["flow"]}
+    path.parent.mkdir(parents=True)
+    identity = {"extractor": "extractors.flow", "settings": made}
+    save_tensors(path, tensors, metadata | {"settings": settings, "features": {"flow": identity}})
+    with pytest.raises(InputError) as e:
+        applied(house, predict={"run": "seen", "seed": 1}, runs={"seen": {}})
+    assert "faces.margin is 1.6 instead of 2.0" in e.value.problem
+    assert "the version of the face tracking of flow is 1 instead of 0" in e.value.problem
+    assert "grid" not in e.value.problem and "set `faces: {margin: 2.0}`" in e.value.cure
+
+
 def test_features_that_cannot_be_extracted_are_refused_by_name(house):
     path = house[0] / "results/runs/challenge/seed-1/model.safetensors"
     tensors, metadata = load_tensors(house[0] / "results/runs/egemaps_mlp/seed-1/model.safetensors")

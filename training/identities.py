@@ -13,7 +13,15 @@ from alignment.aligned import AlignedFeature
 from runtime import InputError, get_logger
 from store import layout
 from store.hdf5 import reading
-from store.identity import Difference, Identity, differences, identity_of, unsaid
+from store.identity import (
+    Difference,
+    Identity,
+    cures,
+    differences,
+    identity_of,
+    in_words,
+    unsaid,
+)
 from store.session_spec import SessionSpec
 
 log = get_logger("identities")
@@ -67,8 +75,8 @@ def check_trained(
             there = read_identity(path)
             if odd := differences(feature, there, wanted):
                 raise InputError(
-                    f"{path} is not what {trained} was trained on: {_words(odd)}",
-                    f"in the config, {_cures(odd)}, and run again; or train again with these features",
+                    f"{path} is not what {trained} was trained on: {in_words(odd)}",
+                    f"in the config, {cures(odd)}, and run again; or train again with these features",
                 )
             if names := unsaid(there, wanted):
                 silent[person] = names
@@ -87,21 +95,13 @@ def check_statistics_of(
             )  # fmt: skip
         elif odd := differences(feature, there, stated[feature]):
             raise InputError(
-                f"{statistics} was computed of other features: {_words(odd)}",
-                f"compute it again: rm '{statistics}'; or go back to its features: {_cures(odd)}",
+                f"{statistics} was computed of other features: {in_words(odd)}",
+                f"compute it again: rm '{statistics}'; or go back to its features: {cures(odd)}",
             )
 
 
 def _people(specs: list[SessionSpec]) -> list[Person]:
     return [(*spec.key, role) for spec in specs for role in spec.roles]
-
-
-def _words(odd: list[Difference]) -> str:
-    return "; ".join(d.words for d in odd)
-
-
-def _cures(odd: list[Difference]) -> str:
-    return ", ".join(dict.fromkeys(d.cure for d in odd))
 
 
 def _named(people: list[Person]) -> str:
@@ -115,9 +115,9 @@ def _mixed(
 ) -> InputError:
     native = layout.feature(results, *people[0], odd[0].feature)
     return InputError(
-        f"the sessions mix features that are not made alike: for {_named(people)}, {_words(odd)} as"
+        f"the sessions mix features that are not made alike: for {_named(people)}, {in_words(odd)} as"
         f" for {_named(of_most)}",
-        f"decide on one in the config (the second: {_cures(odd)}) and have the others made again:"
+        f"decide on one in the config (the second: {cures(odd)}) and have the others made again:"
         f" rm '{native}'" + (" ..." if len(people) > 1 else ""),
     )
 

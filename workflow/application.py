@@ -18,15 +18,18 @@ from pathlib import Path
 from corpora import folder
 from corpora.layout import subfolders
 from corpora.sheet import Participant
+from extractors.declared import EXTRACTORS
 from media.container import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from runtime import InputError
 from store import layout
 from store.atomic import write_text
+from store.identity import Identity, cures, differences, in_words
 from workflow.config import check_config
+from workflow.fingerprint import version
 from workflow.options import options
 from workflow.recordings import is_stream
-from workflow.study import Study
-from workflow.trained import features_of, trained_models
+from workflow.study import NOT_NUMBERS, Study
+from workflow.trained import Trained, features_of, trained_models
 from workflow.unusable import unusable
 
 
@@ -122,7 +125,37 @@ class Application(Study):
         for person in self.participants:
             for feature in needed:
                 self.check_feature(person, feature, f"run {self.run}")
+        self._check_features(found)
         self._check_same_folder()
+
+    def _check_features(self, models: list[Trained]) -> None:
+        """InputError where the config makes other features than a model was trained on.
+
+        Before anything is extracted; what the files say themselves, inference.predict compares.
+        """
+        for model in models:
+            for feature in model.features:
+                there = self.planned_identity(feature)
+                if odd := differences(feature, there, model.made.get(feature, {})):
+                    raise InputError(
+                        f"{model.path} was trained on other features than this config makes:"
+                        f" {in_words(odd)}",
+                        f"in the config, {cures(odd)}; or train again with these features",
+                    )
+
+    def planned_identity(self, feature: str) -> Identity:
+        """What is known of one of our own features before it is extracted (store.identity)."""
+        declared = EXTRACTORS[feature]
+        settings = {k: v for k, v in self.features[feature].items() if k not in NOT_NUMBERS}
+        settings["align"] = dict(self.features[feature]["align"])
+        if declared.reads == "crops":
+            settings["faces"] = self.config["faces"] | {"version": version("extractors.faces")}
+        return {
+            "extractor": declared.module,
+            "version": version(declared.module),
+            "align_version": version("alignment.align"),
+            "settings": settings,
+        }
 
     def _check_same_folder(self) -> None:
         """InputError where the results of this name belong to another folder (a/day1, b/day1)."""

@@ -11,12 +11,11 @@ from pathlib import Path
 from inference.config import parse_prediction
 from runtime import InputError
 from store import layout
+from store.identity import PRECOMPUTED, Identity
 from store.intact import check_intact
 from workflow.config import merge
 from workflow.folds import fold_run
 from workflow.run import keys_of, unknown_run
-
-STREAM = "extractors.stream"
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,8 @@ class Trained:
     """A model file that is applied. name: of its predictions; run, seed: what they are stored as.
 
     prediction: the run's settings of prediction; features: what the model reads; streams: those of
-    them that were precomputed; classes: 0 for values.
+    them that were precomputed; classes: 0 for values; made: identity of each feature it was trained
+    on, as far as the file says.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Trained:
     features: tuple[str, ...]
     streams: tuple[str, ...]
     classes: int
+    made: dict[str, Identity]
 
 
 def trained_models(config: dict, run: str, seed: int) -> list[Trained]:
@@ -117,9 +118,10 @@ def _trained(run: str, seed: int, path: str, prediction: dict) -> Trained:
     metadata = model_metadata(path)
     settings, made_by = metadata["settings"], metadata.get("features", {})
     names = tuple(settings["features"])
-    streams = tuple(n for n in names if made_by.get(n, {}).get("extractor") == STREAM)
+    streams = tuple(n for n in names if made_by.get(n, {}).get("extractor") == PRECOMPUTED)
     classes = int(settings.get("classes") or 0)
-    return Trained(f"{run}.seed-{seed}", run, seed, path, prediction, names, streams, classes)
+    name = f"{run}.seed-{seed}"
+    return Trained(name, run, seed, path, prediction, names, streams, classes, made_by)
 
 
 def model_metadata(path: str) -> dict:
