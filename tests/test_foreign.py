@@ -10,6 +10,7 @@ import pytest
 from test_reruns import (  # noqa: F401  (fixtures)
     FIVE,
     ROOT,
+    RUNS,
     built,
     configure,
     downstream,
@@ -109,6 +110,24 @@ def test_what_the_call_does_not_need_is_left_alone(moved):
     assert [e["record"] for e in listed] == ["results/tables/main/ccc.json"]  # it has other rows
 
 
+def test_what_the_sheet_says_counts(moved):
+    """A channel of the sound, and somebody who is left out."""
+    lines = (moved / "sessions.tsv").read_text().splitlines()
+    lines[0] += "\taudio_channel\texclude\texclude_reason"
+    for i, line in enumerate(lines[1:], 1):
+        session, role = line.split("\t")[2:4]
+        out = (session, role) == ("002", "novice")
+        lines[i] += "\t" + ("1" if session == "001" else "") + ("\tyes\tcamera fell" if out else "\t\t")  # fmt: skip
+    (moved / "sessions.tsv").write_text("\n".join(lines) + "\n")
+    refused(moved)
+    listed = json.loads((moved / ".snakemake/foreign.json").read_text())["stale"]
+    records = {e["record"].removeprefix("results/") for e in listed}
+    sound = {f"features/noxi/001/{r}/{f}.json" for r in ("expert", "novice") for f in ("egemaps", "wav2vec2")}  # fmt: skip
+    scores = {f"scores/{r}/seed-{s}/noxi.json" for r, seeds in RUNS.items() for s in seeds}
+    assert {"aligned/noxi/002/clock.json", *sound, *scores} <= records
+    assert not any("flow" in r or "clip" in r or "mpiigi" in r for r in records)
+
+
 def test_difference_in_words():
     old, new = "stage=a.b version=1 x=1 y=2", "stage=a.b version=2 x=1 z=3"
     assert foreign.difference(old, new) == "version 1 -> 2, z none -> 3, y 2 -> none"
@@ -120,10 +139,10 @@ def test_records_without_a_fingerprint_are_counted(tmp_path):
         path = tmp_path / f"features/{name}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-    found = foreign.foreign(tmp_path, lambda path: ("s", [path]), lambda path: False)
+    found = foreign.foreign(str(tmp_path), lambda path: ("s", [path]), lambda path: False)
     assert found == ([], 2)
-    assert foreign.foreign(tmp_path, lambda path: ("t", [path]), lambda path: True) == ([], 0)
-    (stale_one,), unknown = foreign.foreign(tmp_path, lambda p: ("t", [p]), lambda p: False)
+    assert foreign.foreign(str(tmp_path), lambda path: ("t", [path]), lambda path: True) == ([], 0)
+    (stale_one,), unknown = foreign.foreign(str(tmp_path), lambda p: ("t", [p]), lambda p: False)
     assert stale_one["record"].endswith("c.json") and unknown == 2
 
 

@@ -307,6 +307,18 @@ def test_alignment_of_one_feature(house):
     assert stale(house) == expected | statistics(FIVE) | trained(FIVE) | downstream(FIVE)
 
 
+def test_channel_of_a_persons_sound(house):
+    lines = (house / "sessions.tsv").read_text().splitlines()
+    lines = [line + ("\t1" if "\t002\texpert\t" in line else "\t") for line in lines]
+    lines[0] = lines[0].rstrip("\t") + "\taudio_channel"
+    (house / "sessions.tsv").write_text("\n".join(lines) + "\n")
+    person = [("noxi", "002", "expert")]
+    expected = feature_chain("egemaps", person) | feature_chain("wav2vec2", person)
+    assert expected | {"media/noxi/002/expert.json"} <= stale(house)
+    others = [p for p in participants() if p not in person]
+    assert not {f"features/{d}/{s}/{r}/egemaps.h5" for d, s, r in others} & stale(house)
+
+
 def test_face_settings(house):
     configure(house, lambda c: c.update(faces={"margin": 1.8}))
     expected = {f"faces/{d}/{s}/{r}.h5" for d, s, r in participants()}

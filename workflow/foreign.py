@@ -57,11 +57,12 @@ def fingerprint_in(record: Path) -> str | None:
     return found or None
 
 
-def records(results: Path) -> Iterator[str]:
-    """All records (.json) below the results folder but of caches and logs, sorted."""
-    for stage in sorted(p for p in results.glob("*") if p.is_dir()):
+def records(results: str) -> Iterator[str]:
+    """All records (.json) below the results folder but of caches and logs, named as the rules do."""
+    for stage in sorted(p for p in Path(results).glob("*") if p.is_dir()):
         if stage.name not in ("logs", "benchmarks", "cache"):
-            yield from map(str, sorted(stage.rglob("*.json")))
+            for path in sorted(stage.rglob("*.json")):
+                yield f"{results}/{path.relative_to(results)}"
 
 
 def demands(rules: Iterable, study, tables: Iterable[str]):
@@ -100,7 +101,7 @@ def demands(rules: Iterable, study, tables: Iterable[str]):
     return demanded
 
 
-def foreign(results: Path, demanded, recorded) -> tuple[list[dict], int]:
+def foreign(results: str, demanded, recorded) -> tuple[list[dict], int]:
     """Records that do not fit (record, outputs, found, demanded), and how many cannot be compared."""
     adopted = _adopted(results)
     stale, unknown = [], 0
@@ -121,8 +122,8 @@ def foreign(results: Path, demanded, recorded) -> tuple[list[dict], int]:
     return stale, unknown
 
 
-def _adopted(results: Path) -> dict:
-    path = results / ADOPTED
+def _adopted(results: str) -> dict:
+    path = Path(results) / ADOPTED
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
@@ -140,11 +141,10 @@ def refuse_foreign(workflow, study, tables: Iterable[str]) -> None:
 
     tables : those that the call builds. The number of results without a fingerprint is told.
     """
-    results = Path(study.results)
-    if not results.is_dir():
+    if not Path(study.results).is_dir():
         return
     demanded = demands(workflow.rules, study, tables)
-    stale, unknown = foreign(results, demanded, recorded_by_snakemake(workflow))
+    stale, unknown = foreign(study.results, demanded, recorded_by_snakemake(workflow))
     if unknown:
         print(
             f"warning: {unknown} results were made by hand, without a fingerprint: whether they fit the"
@@ -155,7 +155,7 @@ def refuse_foreign(workflow, study, tables: Iterable[str]) -> None:
         FOUND.unlink(missing_ok=True)
         return
     FOUND.parent.mkdir(exist_ok=True)
-    write_text(FOUND, json.dumps({"results": str(results), "stale": stale}, indent=1) + "\n")
+    write_text(FOUND, json.dumps({"results": study.results, "stale": stale}, indent=1) + "\n")
     first = stale[0]
     raise InputError(
         f"{len(stale)} results were made with other settings or another version of the program, and"
@@ -166,14 +166,14 @@ def refuse_foreign(workflow, study, tables: Iterable[str]) -> None:
     )
 
 
-def read_found() -> tuple[Path, list[dict]]:
+def read_found() -> tuple[str, list[dict]]:
     """Results folder and list of the last start. InputError where it found nothing."""
     if not FOUND.exists():
         raise InputError(
             "the last start found no results that do not fit", "start Snakemake first: snakemake -n"
         )
     record = json.loads(FOUND.read_text(encoding="utf-8"))
-    return Path(record["results"]), record["stale"]
+    return record["results"], record["stale"]
 
 
 def show() -> None:
@@ -209,7 +209,7 @@ def keep() -> None:
     for entry in stale:
         key = os.path.relpath(entry["record"], results)
         adopted[key] = {name: entry[name] for name in ("made_as", "taken_as")}
-    path = results / ADOPTED
+    path = Path(results) / ADOPTED
     write_text(path, json.dumps(adopted, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     FOUND.unlink()
     print(f"{len(stale)} results are taken as they are; {path} says so")

@@ -334,7 +334,8 @@ class Study:
         stage = "extractors.stream" if feature in self.streams else f"extractors.{feature}"
         return self.settings(stage, {k: v for k, v in settings.items() if k not in left_out})
 
-    def feature_fingerprint(self, feature: str) -> str:
+    def feature_fingerprint(self, feature: str, person: Participant | None = None) -> str:
+        """Fingerprint of a feature; of a participant: with the channel of the sound that it reads."""
         settings = self.feature_settings(feature)
         if feature in self.streams:
             settings["name"] = self.features[feature]["name"]
@@ -342,6 +343,9 @@ class Study:
         weights = self.config["features"][feature].get("weights") or {}
         if weights.get("repository"):
             settings["weights"] = f"{weights['repository']}@{weights['revision']}"
+        channel = person.audio_channel if person else None
+        if channel is not None and self.extractor(feature).reads == "sound":
+            settings["audio_channel"] = channel
         return fingerprint(f"extractors.{feature}", settings)
 
     def declared_feature(self, feature: str) -> dict:
@@ -402,6 +406,22 @@ class Study:
         settings = dict(self.config["efficiency"])
         networks = {name: version(f"model.{name}") for name in settings["models"]}
         return fingerprint("evaluation.efficiency", settings | {"architecture": networks})
+
+    def scored(self, run: str, dataset: str) -> dict:
+        """What the scores of a run on a data set depend on beside predictions and labels."""
+        sets = self.evaluated(self.runs[run], dataset)
+        return self.score_settings() | {
+            "sessions": self.labelled_specs(sets),
+            "excluded": self.excluded_counts(dataset, sets),
+        }
+
+    def clock_settings(self) -> dict:
+        return self.settings("alignment.clock", self.config["clock"])
+
+    def clock_fingerprint(self, key: Key) -> str:
+        """Fingerprint of a session's clock, which covers everybody in it."""
+        roles = [p.role for p in self.by_session[key]]
+        return self.fingerprint("alignment.clock", self.clock_settings() | {"roles": roles})
 
     def score_settings(self) -> dict:
         """Labels may outlast the predictions by what the media check lets through."""

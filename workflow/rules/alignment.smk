@@ -9,8 +9,8 @@ rule clock:
     conda:
         "../../envs/media.yaml"
     params:
-        fingerprint=study.fingerprint("alignment.clock", study.config["clock"]),
-        options=options(study.settings("alignment.clock", study.config["clock"])),
+        fingerprint=lambda w: study.clock_fingerprint((w.dataset, w.session)),
+        options=options(study.clock_settings()),
     message:
         "time axis · {wildcards.dataset}/{wildcards.session}"
     shell:

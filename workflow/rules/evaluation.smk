@@ -13,18 +13,11 @@ rule score:
     conda:
         "../../envs/media.yaml"
     params:
-        fingerprint=study.fingerprint("evaluation.score", study.score_settings()),
+        fingerprint=lambda w: study.fingerprint(
+            "evaluation.score", study.scored(w.run, w.dataset)
+        ),
         options=lambda w: options(
-            study.score_settings()
-            | {
-                "sessions": study.labelled_specs(
-                    study.evaluated(study.runs[w.run], w.dataset)
-                ),
-                "excluded": study.excluded_counts(
-                    w.dataset, study.evaluated(study.runs[w.run], w.dataset)
-                ),
-                "results": study.results,
-            }
+            study.scored(w.run, w.dataset) | {"results": study.results}
         ),
     message:
         "scoring {wildcards.dataset} · {wildcards.run}, seed {wildcards.seed}"

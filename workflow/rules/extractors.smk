@@ -110,7 +110,9 @@ for extractor in EXTRACTORS.values():
             runtime=grows(extractor.minutes),
             gpu=GPU if extractor.gpu else 0,
         params:
-            fingerprint=lambda w: study.feature_fingerprint(w.feature),
+            fingerprint=lambda w: study.feature_fingerprint(
+                w.feature, study.participant(w)
+            ),
             options=lambda w: options(study.feature_settings(w.feature)),
             sources=source_options,
         message:
