@@ -10,11 +10,11 @@ from workflow.sets import Sets
 SPLITS = {"train": ("001", "002"), "val": ("003", "004"), "test": ("005", "006")}
 
 
-def sheet(**columns) -> Sets:
+def sheet(splits=SPLITS, **columns) -> Sets:
     """Two sessions of each split; s003={...} are columns of session 003's only participant."""
     rows = [
         Participant("a", split, session, "expert", **columns.get(f"s{session}", {}))
-        for split, sessions in SPLITS.items()
+        for split, sessions in splits.items()
         for session in sessions
     ]
     mixed = {"of": ["a/train", "a/val", "a/test"], "sessions": ["002", "003"]}
@@ -68,10 +68,12 @@ def test_a_person_is_not_trained_on_and_evaluated():
 
 def test_test_sessions_share_no_column():
     check_mixture("x", ("a/train", "a/val", "a/test", "a/mixed"), sheet())  # train and val may
-    for evaluate in (("a/late",), ("a/val", "a/late")):
-        assert refused(check_mixture, "x", evaluate, sheet()) == (
-            "config: run x evaluates a/late, which has test session a/006 and val session a/004"
-        )
+    turned = sheet({split: SPLITS[split] for split in ("test", "val", "train")})
+    for sets in (sheet(), turned):  # in whatever order the sheet has them
+        for evaluate in (("a/late",), ("a/val", "a/late")):
+            assert refused(check_mixture, "x", evaluate, sets) == (
+                "config: run x evaluates a/late, which has test session a/006 and val session a/004"
+            )
 
 
 def test_no_test_session_is_evaluated_that_selected_the_checkpoint():
