@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from alignment.clock import read_probe
+from formats.label_rate import check_rate
 from runtime import InputError, get_logger
 from runtime.job import add_job_arguments, run_job
 from runtime.log import command_line
@@ -28,8 +29,10 @@ DIM_NAMES = ["engagement"]
 def check_length(
     labels: str | Path, rows: int, rate_hz: float, probe: dict, tolerance_s: float
 ) -> None:
-    """InputError naming both when labels and recording differ by more than tolerance_s seconds."""
+    """InputError naming both when labels and recording differ by more than tolerance_s seconds, or
+    when the number of labels fits another common rate."""
     label_s, media_s = rows / rate_hz, float(probe["duration_s"])
+    check_rate(labels, rows, rate_hz, media_s)
     if abs(label_s - media_s) <= tolerance_s:
         return
     place = f"{probe['dataset']}/{probe['session']}/{probe['role']}"

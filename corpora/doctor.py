@@ -16,6 +16,7 @@ import numpy as np
 
 from corpora.streams import Person, is_robot
 from formats.label_csv import read_labels, read_lines
+from formats.label_rate import fitting_rate
 from formats.ssi import oddities
 from formats.ssi.rate import (
     ABSURD,
@@ -73,6 +74,7 @@ ACTIONS = {
     "undetected_points": "the feature's `invalid_value: -1` makes them not valid (presets/multimediate.yaml has it), else warned of",
     "shared_audio": "used; the voice may be anybody's in the room",
     "label_length": "the label job stops: exclude the person, or raise media.length_tolerance_s",
+    "label_rate": "the label job stops: set the rate of these labels (`labels.datasets`), or write nan for missing lines",
     "unreadable": "every job that opens it stops: repair or remove the file",
 }
 
@@ -164,7 +166,12 @@ def _labels(person: Person, seconds: float | None) -> Iterator[tuple[str, str, s
         yield "", "unreadable", e.problem
         return
     rate = 30.0 if classes else 25.0
-    if seconds is not None and abs(lines / rate - seconds) > LABEL_TOLERANCE_S:
+    if seconds is not None and (fits := fitting_rate(lines, rate, seconds)):
+        detail = (
+            f"{lines} lines, the longest stream lasts {seconds:.2f} s: {fits:.5g} Hz, not {rate:g}"
+        )
+        yield "", "label_rate", detail
+    elif seconds is not None and abs(lines / rate - seconds) > LABEL_TOLERANCE_S:
         yield "", "label_length", f"{lines} lines, the longest stream lasts {seconds:.2f} s"
 
 

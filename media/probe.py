@@ -23,6 +23,7 @@ import numpy as np
 
 from formats import stream_files
 from formats.label_csv import read_labels
+from formats.label_rate import check_rate
 from media.audio import audio_blocks, is_silent
 from media.complete import check_complete, check_streams, stated_duration, stated_end
 from media.container import UNUSABLE, open_media, start_time
@@ -322,6 +323,7 @@ def participant_record(
     record["duration_s"] = round(max(end for _, end in lengths.values()), 6)
     if labels:
         values = read_labels(labels)
+        check_rate(labels, len(values), label_rate_hz, record["duration_s"])
         lengths["labels"] = (labels, len(values) / label_rate_hz)
         record["labels"] = file_identity(labels) | {
             "rate_hz": label_rate_hz,

@@ -58,13 +58,13 @@ def test_bad_participants(person, tmp_path, capsys):
     long_wav = write_wav(tmp_path / "long.wav", tone(9.0))
     silent = write_wav(tmp_path / "silent.wav", np.zeros(80000))
     labels = tmp_path / "long.csv"
-    labels.write_text("0.5\n" * 250)
+    labels.write_text("0.5\n" * 270)
     bad_label = tmp_path / "bad.csv"
     bad_label.write_text("0.5\n1.5\n")
     out = tmp_path / "out.json"
     for over, words in [
         ({"--audio": long_wav}, ["expert.mp4", "5.00 s", "long.wav", "9.00 s", "2 s apart"]),
-        ({"--labels": labels}, ["expert.mp4", "5.00 s", "long.csv", "10.00 s"]),
+        ({"--labels": labels}, ["expert.mp4", "5.00 s", "long.csv", "10.80 s"]),
         ({"--labels": bad_label}, ["bad.csv line 2", "1.5"]),
         ({"--audio": silent, "--unusable": "refuse"}, ["silent.wav is silent", "media.unusable"]),
         ({"--audio": None}, ["expert.mp4 has no audio stream"]),
