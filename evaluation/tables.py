@@ -112,7 +112,8 @@ def reported_rows(reported: dict, summary: Summary) -> list[Row]:
             if published and same:
                 published["Combined"] = value
         if published:
-            rows.append(Row(record["run"], REPORTED, published=published, notes=[record["source"]]))
+            notes = [record["source"], *([record["note"]] if "note" in record else [])]
+            rows.append(Row(record["run"], REPORTED, published=published, notes=notes))
     return rows
 
 
@@ -167,6 +168,7 @@ def build_table(
         sources = "; ".join(f"{source} ({', '.join(runs)})" for source, runs in of.items())
         if sources:
             footnotes.append(f"(reported): published, not rerun here. Sources: {sources}.")
+        footnotes += [f"{r.run} (reported): {note}." for r in published for note in r.notes[1:]]
     return Table(summary.all_columns, subtitles, rows, footnotes)
 
 

@@ -252,3 +252,18 @@ def test_training_fingerprint_holds_the_version_of_its_own_network(sheet, monkey
     after = {run: s.training_fingerprint(run) for run in before}
     assert "architecture=99" in after.pop("egemaps_mlp").split()
     assert all(after[run] == before[run] for run in after)
+
+
+@pytest.mark.parametrize(
+    "over, words",
+    [
+        ({"demo": {"seed": 1, "seconds": 20}}, "the demo corpus is generated"),
+        ({"labels": {"proxies": True}}, "the labels are proxies"),
+    ],
+)
+def test_published_rows_never_stand_beside_generated_data_or_proxies(sheet, over, words):
+    reported = {"tables": {"main": {"reported": True}}}
+    assert study(sheet, **reported).reported("main")
+    with pytest.raises(InputError, match=f"tables.main.reported is true, but {words}"):
+        study(sheet, **reported, **over)
+    study(sheet, **over)

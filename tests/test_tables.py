@@ -235,6 +235,32 @@ def test_published_numbers_only_in_reported_rows(tmp_path, scored):
     assert [r["kind"] for r in read_csv(out)] == ["computed"]
 
 
+def test_published_rows_say_which_system_and_where_sources_disagree(tmp_path, scored):
+    """The numbers as they stand in the tables of CEAM's and DA-Mamba's READMEs."""
+    out = tmp_path / "out"
+    tables.make_tables(scored, out, ["good"], COLUMNS, reported=tables.REPORTED_FILE)
+    rows = {r["run"].removesuffix(" (reported)"): r for r in read_csv(out)}
+    sets = ("noxi/test", "noxi-add/test", "mpiigi/test", "Combined")
+    for run, numbers in (
+        ("YLYJ", "0.60 0.52 0.30 0.47"),
+        ("nox", "0.68 0.70 0.31 0.56"),
+        ("SP-team", "0.68 0.65 0.34 0.56"),
+        ("YKK", "0.68 0.66 0.40 0.58"),
+        ("Xpace", "0.70 0.70 0.34 0.58"),
+        ("ashk", "0.72 0.69 0.42 0.61"),
+        ("Kumar et al.", "0.72 0.69 0.50 0.64"),
+        ("DA-Mamba without modality-group fusion", "0.75 0.66 0.48 0.63"),
+        ("DA-Mamba without both fusions", "0.68 0.65 0.45 0.59"),
+        ("DA-Mamba with Transformer for Mamba", "0.75 0.64 0.49 0.63"),
+    ):
+        assert [rows[run][c] for c in sets] == numbers.split(), run
+    of_ceam = [(rows[r]["noxi/val"], rows[r]["noxi/test"]) for r in rows if r.endswith("CEAM")]
+    assert of_ceam == [("0.821", "0.691"), ("0.835", "0.704")]
+    text = (out / "ccc.md").read_text(encoding="utf-8")
+    assert "YKK (reported): README of MSA-LMC/DAT gives 0.36 and 0.54" in text
+    assert "0.66, 0.35 and 0.57" in rows["nox"]["notes"]
+
+
 def test_the_file_of_published_rows():
     """Published means are the means of the published parts, up to their rounding."""
     record = yaml.safe_load(tables.REPORTED_FILE.read_text(encoding="utf-8"))

@@ -83,6 +83,7 @@ class Study:
                         self.runs[needed] = declared.get(needed)
                         self._check_recordings(self.runs[needed])
                 self._check_equal(name, table)
+                self._check_reported(name, table)
                 if table.get("challenge"):
                     challenge_columns(self.columns(table), table["challenge"])
             except InputError as e:
@@ -95,6 +96,16 @@ class Study:
             used |= {keys.get("base"), keys.get("weights_of"), keys.get("initial")}
             used |= set(as_list(keys.get("ensemble_of")))
         self.unused_runs = [name for name in declared.plain if name not in used]
+
+    def _check_reported(self, name: str, table: dict) -> None:
+        """InputError for published rows beside numbers of generated data or of proxy labels."""
+        what = "the demo corpus is generated" if self.config["demo"] is not None else ""
+        what = what or ("the labels are proxies" if self.config["labels"].get("proxies") else "")
+        if table.get("reported") and what:
+            raise InputError(
+                f"config: tables.{name}.reported is true, but {what} (`{'demo' if 'demo' in what else 'labels.proxies'}`)",
+                f"set tables.{name}.reported to false: such numbers never stand beside published ones",
+            )
 
     def _check_recordings(self, run: Run) -> None:
         """InputError where somebody of the run's sets cannot have one of its features."""
