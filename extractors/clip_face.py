@@ -7,13 +7,14 @@ the other rows are NaN and invalid. Default model ViT-B-32, 512 values per row.
 Weights: a folder in open_clip's local layout (open_clip_config.json + open_clip_model.safetensors),
 checked by extractors/weights.py. Only the image tower is built and read.
 No pickle, no code from the folder. Preprocessing is open_clip's own for evaluation. Pictures are
-decoded in a background thread while the model computes.
+decoded and prepared by the job's threads while the model computes.
 """
 
 import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -128,9 +129,12 @@ class ImageTower:
 
 
 def batches(
-    crops: str | Path, track: FaceTrack, prepare: Callable, batch_size: int
+    crops: str | Path, track: FaceTrack, prepare: Callable, batch_size: int, threads: int = 1
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (rows (B,), pictures (B, S, S, 3) uint8) of the valid rows, decoded in a thread."""
+    """Yield (rows (B,), pictures (B, S, S, 3) uint8) of the valid rows, prepared in the background.
+
+    threads : that decode and prepare; the batches wait in a queue of READ_AHEAD.
+    """
     ready: queue.Queue = queue.Queue(READ_AHEAD)
     stop = threading.Event()
 
@@ -144,15 +148,19 @@ def batches(
     def decode() -> None:
         try:
             rows, pictures = [], []
-            for k, picture in enumerate(read_crops(crops, expected=len(track))):
-                if stop.is_set():
-                    return
-                if track.valid[k]:
-                    rows.append(k)
-                    pictures.append(prepare(picture).copy())
-                if len(rows) == batch_size:
-                    put((np.array(rows), np.stack(pictures)))
-                    rows, pictures = [], []
+            shown = read_crops(
+                crops, expected=len(track), threads=threads, apply=lambda p: prepare(p).copy()
+            )
+            with closing(shown):
+                for k, picture in enumerate(shown):
+                    if stop.is_set():
+                        return
+                    if track.valid[k]:
+                        rows.append(k)
+                        pictures.append(picture)
+                    if len(rows) == batch_size:
+                        put((np.array(rows), np.stack(pictures)))
+                        rows, pictures = [], []
             if rows:
                 put((np.array(rows), np.stack(pictures)))
             put(None)
@@ -198,9 +206,10 @@ def rows(face: FaceCrops, *, weights: Path, precision: str, batch_size: int) -> 
 
     def blocks() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         encode = Halving(tower.encode, "pictures")
+        threads = tower.torch.get_num_threads()  # those of the job
         done = 0
         work = progress(
-            batches(face.crops, track, tower.prepare, batch_size),
+            batches(face.crops, track, tower.prepare, batch_size, threads),
             "clip_face",
             total=-(-int(track.valid.sum()) // batch_size),
             unit="batches",

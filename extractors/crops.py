@@ -9,7 +9,11 @@ was chosen, what it costs and what it does to optical flow: docs/faces.md.
 """
 
 import os
-from collections.abc import Iterator
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,6 +28,7 @@ from store.atomic import atomic_path
 from store.intact import check_intact
 
 CODEC, PIXELS = "libx264", "yuv420p"
+AHEAD = 4  # crops per thread that may wait to be read
 RATE = 25  # of the store's own time stamps, which are frame numbers
 # Macroblock-tree rate control with B frames gives other bytes from run to run (x264 core 165).
 OPTIONS = {"preset": "veryfast", "crf": "16", "x264-params": "threads=1:mbtree=0:bframes=0"}
@@ -77,7 +82,12 @@ class CropWriter:
 
 
 def read_crops(
-    path: str | os.PathLike, expected: int, gray: bool = False, size: int | None = None
+    path: str | os.PathLike,
+    expected: int,
+    gray: bool = False,
+    size: int | None = None,
+    threads: int = 1,
+    apply: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Iterator[np.ndarray]:
     """Read a crop store in order; memory does not grow with length.
 
@@ -87,36 +97,60 @@ def read_crops(
     expected : frames it must hold (rows of the faces file).
     gray : yield brightness (H, W) instead of RGB (H, W, 3), both uint8.
     size : resize to size x size; None: as stored.
+    threads : that decode and convert ahead; 1: the caller's own. No value depends on it.
+    apply : called with each crop, in these threads; what it returns is yielded.
 
     Raises InputError when the store is unreadable, not what its faces file's sidecar describes, or
     does not hold exactly `expected` frames.
     """
+    kind = "gray" if gray else "rgb24"
+    own = threading.local()
+
+    def convert(frame: av.VideoFrame) -> np.ndarray:
+        if not hasattr(own, "reformatter"):
+            own.reformatter = VideoReformatter()
+        crop = own.reformatter.reformat(frame, format=kind).to_ndarray()
+        if size is not None and crop.shape[0] != size:
+            how = cv2.INTER_AREA if size < crop.shape[0] else cv2.INTER_LINEAR
+            crop = cv2.resize(crop, (size, size), interpolation=how)
+        return crop if apply is None else apply(crop)
+
+    if threads == 1:
+        yield from map(convert, _frames(path, expected, 1))
+        return
+    ahead: deque[Future] = deque()
+    with closing(_frames(path, expected, threads)) as frames, ThreadPoolExecutor(threads) as pool:
+        for frame in frames:
+            ahead.append(pool.submit(convert, frame))
+            if len(ahead) > AHEAD * threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _frames(path: str | os.PathLike, expected: int, threads: int) -> Iterator[av.VideoFrame]:
+    """Exactly `expected` decoded frames of a store; InputError as `read_crops` says."""
     check_intact(path)
     cure = f"delete the faces of this recording and run again: rm '{path}'"
-    kind = "gray" if gray else "rgb24"
-    reformatter = VideoReformatter()
-    frames = 0
+    count = 0
     with open_media(path) as container:
         if not container.streams.video:
             raise InputError(f"{path} holds no pictures", cure)
         stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
+        stream.codec_context.thread_count = threads
+        if threads > 1:
+            stream.thread_type = "FRAME"
         try:
             for frame in container.decode(stream):
-                frames += 1
-                if frames > expected:
+                count += 1
+                if count > expected:
                     break
-                crop = reformatter.reformat(frame, format=kind).to_ndarray()
-                if size is not None and crop.shape[0] != size:
-                    shrinks = size < crop.shape[0]
-                    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-                    crop = cv2.resize(crop, (size, size), interpolation=how)
-                yield crop
+                yield frame
         except av.FFmpegError as e:
             raise InputError(
-                f"{path} cannot be decoded after frame {frames} ({' '.join(str(e).split())[:80]})",
+                f"{path} cannot be decoded after frame {count} ({' '.join(str(e).split())[:80]})",
                 cure,
             ) from e
-    if frames != expected:
-        held = f"more than {expected}" if frames > expected else str(frames)
+    if count != expected:
+        held = f"more than {expected}" if count > expected else str(count)
         raise InputError(f"{path} holds {held} crops, its faces file has {expected} rows", cure)

@@ -54,7 +54,7 @@ class Extractor:
     dtype : how values are stored unless the config says otherwise; dtype_note : why.
     settings : beside dtype and align. checkpoint : None for an extractor without weights.
     packages : distributions, beside av, h5py and numpy, whose versions the sidecar states.
-    env : of envs/. gpu : whether it profits from one. mem_mb, minutes : what a cluster is asked for,
+    env : of envs/. gpu : whether it profits from one; gpu_threads : that prepare its inputs then. mem_mb, minutes : what a cluster is asked for,
     for a recording of half an hour; both grow with every attempt.
     """
 
@@ -74,6 +74,7 @@ class Extractor:
     checkpoint: CheckpointFiles | None = None
     env: str = "media"
     gpu: bool = False
+    gpu_threads: int = 1
     minutes: int = 60
 
     @property
@@ -206,6 +207,7 @@ EXTRACTORS = {
             packages=("open_clip_torch", "pillow", "torch", "torchvision"),
             env="torch",
             gpu=True,
+            gpu_threads=8,
             mem_mb=6000,
         ),
         Extractor(

@@ -209,11 +209,27 @@ def test_wrong_input_is_named_and_leaves_nothing(tmp_path, weights, role):
     fails("role.crops.mkv", faces=longer)
 
 
-def test_a_stopped_consumer_stops_the_decoding_thread(role):
+def test_pictures_do_not_depend_on_the_threads_that_decode(role):
+    track = read_track(role[0])
+
+    def taken(threads):
+        work = clip_face.batches(role[1], track, lambda p: p[::2], 3, threads)
+        rows, images = zip(*work, strict=True)
+        return np.concatenate(rows), np.concatenate(images)
+
+    (rows, images), (rows_4, images_4) = taken(1), taken(4)
+    np.testing.assert_array_equal(rows, np.setdiff1d(np.arange(FRAMES), INVALID))
+    np.testing.assert_array_equal(rows_4, rows)
+    np.testing.assert_array_equal(images_4, images)
+    assert images.shape[1:] == (112, 224, 3)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_stopped_consumer_stops_the_decoding_threads(role, threads):
     import threading
 
     before = threading.active_count()
-    work = clip_face.batches(role[1], read_track(role[0]), lambda p: p, 2)
+    work = clip_face.batches(role[1], read_track(role[0]), lambda p: p, 2, threads)
     rows, images = next(work)
     assert list(rows) == [1, 2] and images.shape == (2, 224, 224, 3)
     work.close()

@@ -61,13 +61,26 @@ def test_damaged_and_missing_stores_are_input_errors(tmp_path):
     path = write(tmp_path / "a.mkv", 30)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError):
-        list(read_crops(path, 30))
+    for threads in (1, 3):
+        with pytest.raises(InputError):
+            list(read_crops(path, 30, threads=threads))
     path.write_bytes(b"no video")
     with pytest.raises(InputError):
         list(read_crops(path, 30))
     with pytest.raises(InputError):
         list(read_crops(tmp_path / "none.mkv", 30))
+
+
+@pytest.mark.parametrize("options", [{}, {"gray": True, "size": 40}])
+def test_threads_change_no_value_and_no_order(tmp_path, options):
+    path = write(tmp_path / "a.mkv", 90)
+    one = list(read_crops(path, 90, **options))
+    four = list(read_crops(path, 90, threads=4, **options))
+    np.testing.assert_array_equal(four, one)
+    sums = list(read_crops(path, 90, threads=4, apply=np.sum, **options))
+    assert sums == [np.sum(p) for p in one] and len(set(sums)) > 10
+    with pytest.raises(InputError, match="holds 90 crops"):
+        list(read_crops(path, 91, threads=4))
 
 
 def test_only_the_owner_may_read_it(tmp_path):

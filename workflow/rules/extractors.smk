@@ -105,6 +105,7 @@ for extractor in EXTRACTORS.values():
             feature=constraint({extractor.name} - set(study.streams)),
         conda:
             f"../../envs/{extractor.env}.yaml"
+        threads: extractor.gpu_threads if GPU else 1
         resources:
             mem_mb=grows(extractor.mem_mb),
             runtime=grows(extractor.minutes),
