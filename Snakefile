@@ -29,27 +29,11 @@ pathvars:
     benchmarks=f"{study.results}/benchmarks",
 
 
-wildcard_constraints:
-    dataset=constraint(p.dataset for p in study.participants),
-    session=constraint(p.session for p in study.participants),
-    role=constraint(p.role for p in study.participants),
-    feature=constraint(study.config["features"]),
-    run=constraint(study.runs),
-    table=constraint(study.tables),
-    seed=r"\d+",
-
-
-report: "workflow/report/workflow.rst"
-
-
 rule all:
     default_target: True
     input:
-        tables(),
-        study.figures_of_all(),
-        predictions(),
-        study.csv_files if applying else [],
-        layout.quality_table(study.results),
+        study.targets(),
+        f"{place.quality_table}.tsv",
         lambda wildcards: unfinished(workflow.rules, study),
     message:
         "everything is up to date"
@@ -72,49 +56,5 @@ else:
     include: "workflow/rules/evidence.smk"
 
 
-if workflow.is_main_process:
-    from workflow.foreign import refuse_foreign
-    from workflow.targets import check_targets, named_targets
-
-    try:
-        targets = named_targets()
-        if not applying:
-            check_targets(study, targets)
-        refuse_foreign(workflow, study, [] if applying else study.tables_for(targets))
-    except InputError as e:
-        raise WorkflowError("\n".join(e.lines())) from None
-
-
-# `snakemake NAME` for every table on request: the table, its runs and its figures.
-for name in study.on_request:
-    if workflow.is_rule(name):
-        raise WorkflowError(f"tables.{name}: there is a rule of that name; rename it")
-
-    rule:
-        name:
-            name
-        input:
-            table_files(name),
-        message:
-            "table {rule} is up to date"
-
-
-onstart:
-    spare_the_scheduler(workflow)
-    one_job_per_gpu(workflow)
-    warn_about_versions(study)
-    plan_outputs(workflow)
-    if applying:
-        study.remember_folder()
-
-
-onsuccess:
-    forget_what_exists()
-    if applying:
-        print(study.closing())
-    else:
-        print(summary(study, study.tables_among(workflow.dag_settings.targets)))
-
-
-onerror:
-    print(digest(study, log))
+include: "workflow/rules/targets.smk"
+include: "workflow/rules/handlers.smk"

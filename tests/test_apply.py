@@ -155,7 +155,7 @@ def test_the_people_of_the_folder_are_the_study(house):
     assert [(p.session, p.role, p.labels) for p in s.participants] == [
         ("Müller___Söhne", "Anna_Ü", ""), ("Müller___Söhne", "ben", ""),
     ]  # fmt: skip
-    assert list(s.features) == ["egemaps"] and s.runs == {} and s.tables == {}
+    assert list(s.features) == ["egemaps"]
     assert s.spec(("my_talks", "Müller___Söhne")) == "my_talks/Müller___Söhne:Anna_Ü,ben@test"
 
 

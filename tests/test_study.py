@@ -59,7 +59,7 @@ def test_table_in_the_challenges_order(sheet):
 
 def test_specs_and_sets(sheet):
     s = study(sheet)
-    assert s.set_names() == ["noxi/train", "noxi/val", "mpiigi/test"]
+    assert list(s.sets.splits) == ["noxi/train", "noxi/val", "mpiigi/test"]
     assert s.sessions(["noxi/train"]) == [("noxi", "001")]
     assert s.spec(("noxi", "001")) == "noxi/001:expert,novice@train"
     assert s.labelled_specs(["noxi/val", "mpiigi/test"]) == [

@@ -25,10 +25,10 @@ from store import layout
 from store.atomic import write_text
 from store.identity import Identity, cures, differences, in_words
 from workflow.config import check_config
+from workflow.corpus import NOT_NUMBERS, Corpus
 from workflow.fingerprint import version
 from workflow.options import options
 from workflow.recordings import is_stream
-from workflow.study import NOT_NUMBERS, Study
 from workflow.trained import Trained, features_of, trained_models
 from workflow.unusable import unusable
 
@@ -76,8 +76,8 @@ def people_of(corpus: str) -> list[Participant]:
     return people
 
 
-class Application(Study):
-    """A study of one folder of recordings and the trained models of one run.
+class Application(Corpus):
+    """A folder of recordings and the trained models of one run.
 
     Raises InputError for a run that is not trained, and one naming all features of it that cannot
     be extracted from recordings.
@@ -107,21 +107,19 @@ class Application(Study):
                 "train a run whose features are all ours: "
                 + ", ".join(n for n, s in features.items() if not is_stream(s)),
             )
-        self.people = people_of(self.corpus)
-        self.dataset = self.people[0].dataset
-        if all(p.exclude for p in self.people):
+        people = people_of(self.corpus)
+        self.dataset = people[0].dataset
+        if all(p.exclude for p in people):
             raise InputError(
                 f"{self.corpus}: no video has sound, and there is no sound file beside any",
                 "put <role>.wav beside <role>.mp4",
             )
-        super().__init__(
-            checked
-            | {
-                "results": layout.applied(results, self.dataset),
-                "demo": None,
-                "features": {n: s | {"enabled": n in needed} for n, s in features.items()},
-            }
-        )
+        here = {
+            "results": layout.applied(results, self.dataset),
+            "demo": None,
+            "features": {n: s | {"enabled": n in needed} for n, s in features.items()},
+        }
+        super().__init__(checked | here, people, self.corpus)
         for person in self.participants:
             for feature in needed:
                 self.check_feature(person, feature, f"run {self.run}")
@@ -188,9 +186,6 @@ class Application(Study):
         self._origin.parent.mkdir(parents=True, exist_ok=True)
         write_text(self._origin, json.dumps(self._identity, indent=2, ensure_ascii=False) + "\n")
 
-    def rows(self) -> list[Participant]:
-        return self.people
-
     def _class_names(self, config: dict, numbers: set[int]) -> list[str]:
         """Names of the classes that the models predict; [] for values."""
         if len(numbers) > 1:
@@ -207,11 +202,6 @@ class Application(Study):
             )
         return names
 
-    def _read_tables(self) -> None:
-        """No table and no run: nothing is trained or scored here."""
-        self.tables, self.runs, self.refused = {}, {}, {}
-        self.on_request, self.tables_of_all, self.unused_runs = [], [], []
-
     def prediction_files(self, session: str) -> list[str]:
         """Predictions of every model for a session."""
         return [layout.applied_predictions(self.results, name, session) for name in self.models]
@@ -225,9 +215,8 @@ class Application(Study):
         files = self.prediction_files(session)
         return files[0] if len(files) == 1 else self.mean_file(session)
 
-    @property
-    def csv_files(self) -> list[str]:
-        """Engagement per frame, one file per participant."""
+    def targets(self) -> list[str]:
+        """Engagement per frame, one csv file per participant."""
         return [layout.engagement(self.results, *p.id) for p in self.participants]
 
     def prediction_settings(self, run: str) -> dict:
@@ -258,7 +247,7 @@ class Application(Study):
 
     def closing(self) -> str:
         """What a person reads last."""
-        files = set(self.csv_files)
+        files = set(self.targets())
         pattern = layout.engagement(self.results, self.dataset, "*", "*")
         lines = [f"engagement  {pattern} ({len(files)})"]
         found = layout.engagement(glob.escape(self.results), self.dataset, "*", "*")

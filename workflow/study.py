@@ -1,4 +1,4 @@
-"""Config + sessions sheet, as the rules need them: who takes part, which file depends on what.
+"""The config and the sessions sheet, as the rules of models, predictions and tables need them.
 
 Everything here is a pure function of the config, the sheet and the code, so the job graph is known
 before anything runs. Paths are relative to the working directory; `results` is the config's folder.
@@ -11,57 +11,32 @@ from pathlib import Path
 
 from corpora.sheet import Participant, read_sheet
 from evaluation.layouts import challenge_columns
-from extractors.declared import Extractor
 from model.configs.base import did_you_mean
 from runtime import InputError
 from store import layout
-from workflow import recordings
-from workflow.checkpoints import Checkpoints
 from workflow.config import check_config
-from workflow.fingerprint import fingerprint, version, without_neutral
+from workflow.corpus import Corpus
+from workflow.fingerprint import fingerprint, version
 from workflow.options import options
 from workflow.run import Run, unknown_run
 from workflow.runs import Runs
 from workflow.sets import Key, Sets, as_list
 
 REPORTED = Path(__file__).resolve().parent.parent / "evaluation" / "reported.yaml"
-NOT_NUMBERS = ("enabled", "align", "weights", "from")
 
 
-class Study:
+class Study(Corpus):
     """The config and the sheet, checked against each other.
 
     Raises InputError naming the config key or the sheet's row for everything that does not fit.
     """
 
     def __init__(self, config: dict):
-        self.config = check_config(config)
-        self.results = config["results"].rstrip("/")
-        rows = self.rows()
-        self.participants = [p for p in rows if not p.exclude]
-        self.excluded = [p for p in rows if p.exclude]
-        if not self.participants:
-            raise InputError(
-                f"{config['sessions']}: every participant is excluded", "include at least one"
-            )
-        self._lacks: dict[tuple[str, ...], str] = {}
-        self.by_id = {p.id: p for p in self.participants}
-        self.by_session: dict[tuple[str, str], list[Participant]] = {}
-        for p in self.participants:
-            self.by_session.setdefault((p.dataset, p.session), []).append(p)
-        self.sets = Sets(rows, self.config.get("sets") or {})
-        self.features = {n: s for n, s in self.config["features"].items() if s["enabled"]}
-        self.streams = [n for n, s in self.features.items() if recordings.is_stream(s)]
-        self.checkpoints = Checkpoints(self.features, self.results)
-        for name in self.checkpoints.features:
-            if any(not self.lacks(p, name) for p in self.participants):
-                self.checkpoints.inputs(name)  # raises where none can be found
+        c = check_config(config)
+        rows = read_sheet(c["sessions"], c["media_root"], check_files=c["demo"] is None)
+        super().__init__(c, rows, c["sessions"])
+        self.sets = Sets(rows, c.get("sets") or {})
         self._read_tables()
-
-    def rows(self) -> list[Participant]:
-        """Everybody of the sheet, the excluded too."""
-        c = self.config
-        return read_sheet(c["sessions"], c["media_root"], check_files=c["demo"] is None)
 
     def _read_tables(self) -> None:
         """Tables and the runs they name.
@@ -115,23 +90,6 @@ class Study:
                 for feature in run.features:
                     self.check_feature(p, feature, f"config: run {run.name}")
 
-    def check_feature(self, person: Participant, feature: str, place: str) -> None:
-        """InputError when the participant cannot have the feature; place: who asks for it."""
-        if self.lacks(person, feature):
-            recordings.check(person, feature, self.features[feature], place)
-
-    def lacks(self, person: Participant, feature: str) -> str:
-        """What the participant has not got that the feature needs; "" when it is there."""
-        key = *person.id, feature
-        if key not in self._lacks:
-            self._lacks[key] = recordings.lacks(person, feature, self.features[feature])
-        return self._lacks[key]
-
-    def session_features(self, key: tuple[str, str]) -> list[str]:
-        """Enabled features that everybody of a session can have: those of its quality record."""
-        people = self.by_session[key]
-        return sorted(f for f in self.features if not any(self.lacks(p, f) for p in people))
-
     def _check_equal(self, name: str, table: dict) -> None:
         """Raise InputError where runs differ in what the table calls equal."""
         first, *others = dict.fromkeys(t for r in table["runs"] for t in self.declared.trained(r))
@@ -152,13 +110,6 @@ class Study:
 
     # ---- sheet ----
 
-    def set_names(self) -> list[str]:
-        """dataset/split of every included participant, in the order of the sheet."""
-        return list(dict.fromkeys(f"{p.dataset}/{p.split}" for p in self.participants))
-
-    def participant(self, wildcards) -> Participant:
-        return self.by_id[wildcards.dataset, wildcards.session, wildcards.role]
-
     def sessions(self, sets: Iterable[str]) -> list[Key]:
         """(dataset, session) of the sets, in the order of the sheet."""
         return self.sets.union(sets)
@@ -166,12 +117,6 @@ class Study:
     def labelled(self, sets: Iterable[str]) -> list[Participant]:
         """Participants of the sets that have labels."""
         return [p for key in self.sessions(sets) for p in self.by_session[key] if p.labels]
-
-    def spec(self, key: tuple[str, str]) -> str:
-        """dataset/session:role1,role2@split: how command lines name a session."""
-        people = self.by_session[key]
-        roles = ",".join(p.role for p in people)
-        return f"{key[0]}/{key[1]}:{roles}@{people[0].split}"
 
     def labelled_specs(self, sets: Iterable[str], by_split: bool = False) -> list[str]:
         """Specs of the sets' labelled people, the set's name behind the @.
@@ -207,16 +152,6 @@ class Study:
         return [f"{split}={len(found)}" for split, found in sorted(lost.items())]
 
     # ---- paths ----
-
-    def aligned(self, keys: Iterable[tuple[str, str]], features: Iterable[str]) -> list[str]:
-        """Aligned files of every participant of the sessions."""
-        features = list(features)
-        return [
-            layout.aligned(self.results, *p.id, feature)
-            for key in keys
-            for p in self.by_session[key]
-            for feature in features
-        ]
 
     def label_files(self, sets: Iterable[str]) -> list[str]:
         return [layout.labels(self.results, *p.id) for p in self.labelled(sets)]
@@ -315,6 +250,18 @@ class Study:
             if self.labelled(self.evaluated(run, dataset))
         ] + self.training_figures(runs)
 
+    def targets(self) -> list[str]:
+        """What `snakemake` without a target makes, beside the quality table."""
+        tables = [path for name in self.tables_of_all for path in self.table_files(name)]
+        # Sets without labels are predicted as well; nothing scores them.
+        predictions = [
+            layout.predictions(self.results, run.name, seed, dataset)
+            for run in self.runs_of_all()
+            for seed in run.seeds
+            for dataset in self.datasets(run)
+        ]
+        return tables + self.figures_of_all() + predictions
+
     def training_figures(self, runs: Iterable[Run]) -> list[str]:
         """Training curves of the runs that are trained."""
         return [layout.curves(self.results, name, "training") for name in self.trained(runs)]
@@ -324,76 +271,7 @@ class Study:
         named = dict.fromkeys(s for r in table["runs"] for s in self.runs[r].evaluate)
         return [s for s in named if self.labelled([s])]
 
-    # ---- what numbers depend on ----
-
-    def fingerprint(self, stage: str, settings: dict | None = None) -> str:
-        """Fingerprint of a stage, for example ``fingerprint("alignment.clock", {...})``."""
-        return fingerprint(stage, settings or {})
-
-    def settings(self, stage: str, settings: dict) -> dict:
-        """Settings for a stage's command, without later ones that have their neutral value."""
-        return without_neutral(settings, stage)
-
-    def extractor(self, feature: str) -> Extractor | None:
-        """The declared extractor of an enabled feature; None for a precomputed stream."""
-        return recordings.extractor_of(feature, self.features[feature])
-
-    def feature_settings(self, feature: str) -> dict:
-        """Settings of an extractor that change its numbers and are command-line options."""
-        settings = self.config["features"][feature]
-        left_out = (*NOT_NUMBERS, "name") if feature in self.streams else NOT_NUMBERS
-        stage = "extractors.stream" if feature in self.streams else f"extractors.{feature}"
-        return self.settings(stage, {k: v for k, v in settings.items() if k not in left_out})
-
-    def feature_fingerprint(self, feature: str, person: Participant | None = None) -> str:
-        """Fingerprint of a feature; of a participant: with the channel of the sound that it reads."""
-        settings = self.feature_settings(feature)
-        if feature in self.streams:
-            settings["name"] = self.features[feature]["name"]
-            return fingerprint("extractors.stream", settings)
-        weights = self.config["features"][feature].get("weights") or {}
-        if weights.get("repository"):
-            settings["weights"] = f"{weights['repository']}@{weights['revision']}"
-        channel = person.audio_channel if person else None
-        if channel is not None and self.extractor(feature).reads == "sound":
-            settings["audio_channel"] = channel
-        return fingerprint(f"extractors.{feature}", settings)
-
-    def declared_feature(self, feature: str) -> dict:
-        """What the feature's file must be: options of the alignment, which checks it."""
-        extractor = self.extractor(feature)
-        if extractor is None:
-            return {"extractor": "extractors.stream"}
-        return {
-            "extractor": extractor.module,
-            "dimensions": extractor.dim(self.features[feature]) if extractor.dim else None,
-            "native_rate_hz": extractor.rate_hz,
-        }
-
-    def stream_options(self, person: Participant, feature: str) -> str:
-        """Command-line options of a precomputed stream of a participant."""
-        others = recordings.other_streams(person, self.features[feature]["name"])
-        references = [f"{name}={path}" for name, path in others.items()]
-        role = os.path.basename(person.streams)  # needed only where a dot leaves it open
-        return options(
-            self.feature_settings(feature)
-            | {"role": role if "." in role else None, "references": references or None}
-        )
-
-    def face_settings(self, wildcards) -> dict:
-        """How a participant's face is looked for, and where the sheet says that it is."""
-        roi = self.participant(wildcards).roi
-        settings = self.config["faces"] | ({"roi": roi} if roi else {})
-        return self.settings("extractors.faces", settings)
-
-    def align_settings(self, wildcards) -> dict:
-        """How a participant's feature is put on the session's clock."""
-        settings = self.config["features"][wildcards.feature]["align"] | self._offset(wildcards)
-        return self.settings("alignment.align", settings)
-
-    def _offset(self, wildcards) -> dict:
-        offset = self.participant(wildcards).offset
-        return {"offset": offset} if offset else {}
+    # ---- what models, predictions and tables depend on ----
 
     def run_settings(self, run: str) -> str:
         """Canonical JSON of a run's settings, for --settings."""
@@ -426,23 +304,9 @@ class Study:
             "excluded": self.excluded_counts(dataset, sets),
         }
 
-    def clock_settings(self) -> dict:
-        return self.settings("alignment.clock", self.config["clock"])
-
-    def clock_fingerprint(self, key: Key) -> str:
-        """Fingerprint of a session's clock, which covers everybody in it."""
-        roles = [p.role for p in self.by_session[key]]
-        return self.fingerprint("alignment.clock", self.clock_settings() | {"roles": roles})
-
     def score_settings(self) -> dict:
         """Labels may outlast the predictions by what the media check lets through."""
         return {"max_beyond_s": self.config["media"]["length_tolerance_s"]}
-
-    def label_settings(self, wildcards) -> dict:
-        """How a participant's label file is read."""
-        settings = recordings.label_settings(self.config["labels"], wildcards.dataset)
-        settings["length_tolerance_s"] = self.config["media"]["length_tolerance_s"]
-        return self.settings("alignment.labels", settings | self._offset(wildcards))
 
     def prediction_settings(self, run: str) -> dict:
         """What predictions depend on beside the weights: command-line options of the stage."""

@@ -1,4 +1,4 @@
-"""Targets of the command line that this study cannot build, told before anything is looked at.
+"""Targets of the command line that this study cannot build (called by workflow/rules/targets.smk).
 
 Snakemake itself would answer `predict` without a folder with a sentence about wildcards, and wrap
 other errors of a target into a traceback.
@@ -15,7 +15,11 @@ from workflow.submission import submission
 
 
 def named_targets(argv: list[str] | None = None) -> set[str]:
-    """Targets of a `snakemake` command line (default: this process's); empty for another program."""
+    """Targets of a `snakemake` command line (default: this process's); empty for another program.
+
+    Snakemake tells a Snakefile nothing of its targets (`workflow.dag_settings` is None while it is
+    read), so its own parser reads the command line once more.
+    """
     from snakemake.cli import parse_args
 
     argv = sys.argv if argv is None else argv

@@ -71,6 +71,6 @@ rule engagement:
 rule predict:
     # `snakemake predict --config corpus=FOLDER`
     input:
-        study.csv_files,
+        study.targets(),
     message:
         "engagement per frame is up to date"

@@ -19,16 +19,14 @@ from store import layout
 from store.intact import sidecar_of
 from workflow import recordings
 from workflow.config import check_config, load_yaml
-from workflow.digest import digest, summary
-from workflow.environment import one_job_per_gpu, spare_the_scheduler, use_this_python
-from workflow.versions import warn_about_versions
+from workflow.environment import use_this_python
 from workflow.options import options
 from workflow.study import Study
-from workflow.unfinished import forget_what_exists, plan_outputs, unfinished
+from workflow.unfinished import unfinished
 from workflow.unusable import refuse_faceless
 
 # A graph of thousands of jobs is millions of objects that stay: by default Python looks through them
-# for cycles again and again, a fifth of the time that a start takes.
+# for cycles again and again, a sixth of the CPU time of a start (benchmarks/dag.py: 8.7 against 10.2 s).
 gc.set_threshold(100_000, 20, 100)
 
 try:
@@ -63,6 +61,17 @@ GPU = min(1, gpus_visible())
 
 def constraint(names):
     return "|".join(re.escape(name) for name in dict.fromkeys(names)) or "none"
+
+
+wildcard_constraints:
+    dataset=constraint(p.dataset for p in study.participants),
+    session=constraint(p.session for p in study.participants),
+    role=constraint(p.role for p in study.participants),
+    feature=constraint(study.config["features"]),
+    seed=r"\d+",
+
+
+report: "../report/workflow.rst"
 
 
 def video_of(wildcards):
@@ -144,25 +153,11 @@ def spec_of(wildcards):
     return study.spec((wildcards.dataset, wildcards.session))
 
 
-def tables():
-    return [path for name in study.tables_of_all for path in study.table_files(name)]
-
-
 def table_files(name):
     # A function of the wildcards, so that a table that cannot be built is refused when asked for.
     return lambda wildcards: study.table_files(name) + unfinished(
         workflow.rules, study, name
     )
-
-
-def predictions():
-    # Sets without labels are predicted as well; nothing scores them.
-    return [
-        layout.predictions(study.results, run.name, seed, dataset)
-        for run in study.runs_of_all()
-        for seed in run.seeds
-        for dataset in study.datasets(run)
-    ]
 
 
 def run_of(wildcards):

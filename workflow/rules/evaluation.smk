@@ -2,6 +2,10 @@
 from workflow.submission import submission
 
 
+wildcard_constraints:
+    table=constraint(study.tables),
+
+
 rule score:
     input:
         lambda w: study.label_files(study.evaluated(study.runs[w.run], w.dataset)),

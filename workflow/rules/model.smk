@@ -1,4 +1,8 @@
 # Statistics of the training sets, one training per run and seed, one prediction job per dataset.
+wildcard_constraints:
+    run=constraint(study.runs),
+
+
 rule statistics:
     input:
         statistics_files,
