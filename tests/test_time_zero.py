@@ -11,7 +11,8 @@ from media_files import tone, write_video, write_wav
 from alignment.align import align
 from alignment.aligned import AlignedFeature
 from alignment.clock import make_clock
-from extractors import egemaps
+from extractors.run import extract
+from extractors.sound import Sound
 from media.audio import audio_blocks
 from media.probe import participant_record, probe
 from media.video import time_zero, video_frames
@@ -114,7 +115,7 @@ def test_sound_that_begins_before_the_picture_has_negative_times(tmp_path):
     person = participant_record(path, None, "d", "s", "r")
     assert person["audio"]["start_s"] == pytest.approx(-1.2, abs=2e-3)
     assert person["duration_s"] == pytest.approx(6.0, abs=2e-3)
-    egemaps.extract(str(path), str(tmp_path / "f.h5"), None, "streaming", "float32")
+    extract("egemaps", tmp_path / "f.h5", Sound(path))
     clock = tmp_path / "clock.json"
     write_text(clock, json.dumps(make_clock([person], 100)))
     align(tmp_path / "f.h5", clock, tmp_path / "a.h5")
