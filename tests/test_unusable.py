@@ -116,10 +116,10 @@ def test_statistics_are_those_of_the_people_who_are_heard(tmp_path):
     heard = np.concatenate(
         [read_features(tmp_path / f"features/noxi/{s}/expert/egemaps.h5").values for s in ("001", "002")]
     ).astype(np.float64)  # fmt: skip
-    assert after["egemaps"].count == len(heard)
+    assert after["egemaps"].n == len(heard)
     np.testing.assert_allclose(after["egemaps"].mean, heard.mean(axis=0))
     np.testing.assert_array_equal(after["flow"].mean, before["flow"].mean)
-    assert after["flow"].count == before["flow"].count
+    assert after["flow"].n == before["flow"].n
 
 
 def test_the_quality_table_names_what_holds_nothing(tmp_path):
