@@ -146,6 +146,17 @@ def test_records_without_a_fingerprint_are_counted(tmp_path):
     assert stale_one["record"].endswith("c.json") and unknown == 2
 
 
+def test_snakemakes_records_are_found_by_their_names(tmp_path):
+    from snakemake.persistence.file import FilePersistence
+
+    store = FilePersistence(nolock=True, path=tmp_path)
+    paths = {"results/a.json", "results/Jürgen Ä/b.h5", "results/" + "long/" * 80 + "c.json"}
+    for path in paths:
+        store._io_write(store._metadata_path, {}, path)
+    assert foreign.recorded_files(tmp_path / "metadata") == paths
+    assert foreign.recorded_files(tmp_path / "none") == set()
+
+
 def test_nothing_found_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="found no results that do not fit"):

@@ -15,7 +15,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from base64 import urlsafe_b64decode
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from runtime import InputError
@@ -31,21 +32,31 @@ TABLES = ("table", "challenge_table")
 APPLYING = ("apply", "apply_mean")
 
 
-def recorded_by_snakemake(workflow):
+def recorded_by_snakemake(workflow) -> Callable[[str], bool]:
     """Path -> whether Snakemake has a record of having made it, in the working folder."""
     from snakemake.io import IOFile
     from snakemake.persistence.db import DbPersistence
-    from snakemake.persistence.file import FilePersistence
     from snakemake.settings.enums import PersistenceBackend
 
-    # The workflow's own store of records exists only when its graph is built, after this.
     settings = workflow.workflow_settings
-    if settings.persistence_backend == PersistenceBackend.DB:
-        url = settings.persistence_backend_db_url
-        store = DbPersistence(nolock=True, **({"db_url": url} if url else {}))
-    else:
-        store = FilePersistence(nolock=True)
+    if settings.persistence_backend != PersistenceBackend.DB:
+        return recorded_files().__contains__
+    # The workflow's own store of records exists only when its graph is built, after this.
+    url = settings.persistence_backend_db_url
+    store = DbPersistence(nolock=True, **({"db_url": url} if url else {}))
     return lambda path: store.metadata(IOFile(path)) is not None
+
+
+def recorded_files(folder: Path = Path(".snakemake") / "metadata") -> set[str]:
+    """Paths of Snakemake's records, from their names: reading thousands would take a second.
+
+    A name is the path in base64, a long one cut into folders that begin with @.
+    """
+    found = set()
+    for place, _, names in os.walk(folder):
+        above = "".join(part[1:] for part in Path(place).relative_to(folder).parts)
+        found |= {urlsafe_b64decode(above + name).decode() for name in names}
+    return found
 
 
 def fingerprint_in(record: Path) -> str | None:
