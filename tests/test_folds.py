@@ -175,7 +175,9 @@ def test_every_session_is_held_out_once(by, where):
 
 
 def test_one_fold_leaves_nothing_to_train_on():
-    assert "makes 1 fold of a/val" in refused(held, 1, sheet(*VAL))
+    one = {"train": ["a/val"], "evaluate": ["a/val"], "folds": {"of": "a/val", "by": 1}}
+    problem = refused(expand, "x", one, sheet(*VAL))
+    assert problem.startswith("config: runs.x.folds.by makes 1 fold of a/val")
     assert "makes 1 fold of a/val" in refused(held, [["001", "002", "003"]], sheet(*VAL))
     assert list(held(2, sheet(*VAL))) == ["1", "2"]
 

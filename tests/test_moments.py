@@ -22,6 +22,7 @@ def test_pieces_give_the_moments_of_the_whole(pieces):
     rng = np.random.default_rng(pieces)
     rows = (1e6 + rng.random((40, 2))).astype(np.float32)
     moments = RunningMoments((2,))
+    assert moments.mean.shape == moments.squares.shape == (2,)
     for piece in np.array_split(rows, pieces):
         moments.add(piece)
     moments.add(rows[:0])

@@ -95,7 +95,7 @@ def groups(run: str, by, of: Sequence[str], sets: Sets) -> dict[str, set[Key]]:
     elif by == "language":
         folds = {}
         for k in keys:
-            word = re.sub(r"[^A-Za-z0-9_-]+", "_", sets.language(k, place).casefold())
+            word = re.sub(r"[^a-z0-9_-]+", "_", sets.language(k, place).casefold())
             folds.setdefault(word, set()).add(k)
     elif isinstance(by, int):
         if by > len(keys):
