@@ -343,13 +343,13 @@ def test_bootstrap_of_a_table(house):
 def test_label_of_a_test_session(house):
     (house / "media/noxi/002/expert.csv").write_text("0.5\n")
     scored = {j for j in downstream(RUNS, ["noxi"]) if not j.startswith("predictions/")}
-    assert stale(house) == {"labels/noxi/002/expert.h5"} | scored
+    assert stale(house) == {"labels/noxi/002/expert.h5", "qc/noxi/002.json", "qc/qc.tsv"} | scored
 
 
 def test_label_of_a_training_session(house):
     (house / "media/noxi/001/novice.csv").write_text("0.5\n")
-    expected = {"labels/noxi/001/novice.h5"} | statistics(RUNS) | trained(RUNS) | downstream(RUNS)
-    assert stale(house) == expected
+    expected = {"labels/noxi/001/novice.h5", "qc/noxi/001.json", "qc/qc.tsv"}
+    assert stale(house) == expected | statistics(RUNS) | trained(RUNS) | downstream(RUNS)
 
 
 def new_participants(house, dataset, split, session, roles):
