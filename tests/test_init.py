@@ -13,6 +13,8 @@ from corpora.__main__ import main
 from corpora.layout import NO_SOUND
 from corpora.sheet import read_sheet, write_sheet
 from runtime import InputError
+from workflow.config import load_config, merge
+from workflow.study import Study
 
 ROOT = Path(__file__).resolve().parent.parent
 REALCLIPS = Path(os.environ.get("REALCLIPS", ROOT.parent / "shared" / "corpora" / "realclips"))
@@ -366,3 +368,16 @@ def test_real_clips(tmp_path, capsys):
     labelled = ("noxi/train", "noxi/val", "mpiigi/val")
     assert count == {k: (n, n if k in labelled else 0) for k, n in by_hand.items()}
     assert not any(p.exclude for p in rows)
+
+
+@pytest.mark.realclips
+def test_the_preset_of_the_real_clips_trains_on_nobody_it_evaluates():
+    """Some of its people share a sound, byte by byte; the preset leaves those sessions apart."""
+    if not REALCLIPS.is_dir():
+        pytest.skip(f"the corpus of real clips is not at {REALCLIPS} (set REALCLIPS)")
+    preset = load_config([ROOT / "presets/realclips.yaml"])
+    config = preset | {"media_root": str(REALCLIPS)}
+    assert "mpiigi/val" in Study(config).runs["da_mamba"].evaluate
+    every = merge(config, {"defaults": {"evaluate": ["mpiigi/test"]}})
+    with pytest.raises(InputError, match="noxi/001.*mpiigi/001.*equal byte by byte"):
+        Study(every)
