@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from store.identity import differences, identity_of, unsaid
+from store.identity import cures, differences, identity_of, in_words, unsaid
 from workflow.config import check_config, load_config, merge
 
 
@@ -84,6 +84,51 @@ def test_what_differs_is_said_with_the_line_that_cures_it(feature, there, wanted
         if feature == "sound":
             change["features"]["sound"] |= {"from": "stream"}
         check_config(merge(load_config(), change))
+
+
+def test_what_an_identity_holds():
+    attributes = {"extractor": "extractors.flow", "model_id": "dis", "model_revision": "4"}
+    attributes |= {"dim_names": '["a","b"]', "settings": '{"grid": 4}', "fingerprint": ""}
+    assert identity_of(attributes, 2) == {
+        "extractor": "extractors.flow",
+        "model_id": "dis",
+        "model_revision": "4",
+        "dims": 2,
+        "columns": "3554d2b8a1e3",  # of printf '["a", "b"]' | sha256sum
+        "settings": {"grid": 4},
+    }
+    assert identity_of({"dim_names": "[]"}, 0)["model_id"] == ""
+
+
+def test_one_cause_is_said_once():
+    """Another extractor has other settings, and other settings may give other columns."""
+    odd = differences("f", identity("extractors.flow", grid=3), identity(grid=4))
+    assert [d.name for d in odd] == ["extractor"]
+    odd = differences("f", identity(columns=("a",), grid=3), identity(grid=4))
+    assert [d.name for d in odd] == ["grid"]
+    both = {"faces": {"margin": 1.6, "crop_size": 96}, "align": {"method": "hold"}}
+    wanted = {"faces": {"margin": 1.5, "crop_size": 224}, "align": {"method": "linear"}}
+    odd = differences("flow", identity(**both), identity(**wanted))
+    assert in_words(odd) == (
+        "features.flow.align.method is hold instead of linear; faces.crop_size is 96 instead of 224;"
+        " faces.margin is 1.6 instead of 1.5"
+    )
+    assert cures([*odd, odd[0]]) == (
+        "set `features: {flow: {align: {method: linear}}}`, set `faces: {crop_size: 224}`,"
+        " set `faces: {margin: 1.5}`"
+    )
+
+
+def test_a_stream_is_its_name():
+    """Whoever wrote the file may have described it otherwise; without a name, that is compared."""
+    one, two = of_stream("xlm"), of_stream("xlm")
+    two["model_id"] = "the stream xlm"
+    assert differences("sound", one, two) == []
+    del one["model_id"], one["model_revision"], two["model_revision"]
+    assert differences("sound", one, two) == [] == unsaid(one, two)
+    one, two = identity(name="x"), identity(name="x")  # no stream: a name says nothing of the model
+    two["model_id"] = "another"
+    assert [d.name for d in differences("f", one, two)] == ["model_id"]
 
 
 def test_equal_weights_are_equal_whatever_their_folder_is_called():
