@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from test_reruns import (  # noqa: F401  (fixtures)
@@ -26,6 +27,7 @@ from test_reruns import (  # noqa: F401  (fixtures)
 
 from runtime import InputError
 from workflow import foreign
+from workflow.unfinished import wanted
 
 
 def layer(folder):
@@ -155,6 +157,14 @@ def test_snakemakes_records_are_found_by_their_names(tmp_path):
         store._io_write(store._metadata_path, {}, path)
     assert foreign.recorded_files(tmp_path / "metadata") == paths
     assert foreign.recorded_files(tmp_path / "none") == set()
+
+
+def test_predictions_of_a_folder_are_wanted_while_it_has_the_session():
+    study = SimpleNamespace(
+        dataset="day1", by_session={("day1", "s1"): []}, config={"features": {}}
+    )
+    assert wanted("apply", {"model": "m", "session": "s1"}, study)
+    assert not wanted("apply", {"model": "m", "session": "gone"}, study)
 
 
 def test_nothing_found_is_said(tmp_path, monkeypatch):

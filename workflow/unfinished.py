@@ -47,7 +47,8 @@ def wanted(rule: str, w: dict[str, str], study) -> bool:
         if rule == "labels":
             return bool(person.labels)
     if "session" in w:
-        key = (w["dataset"], w["session"])
+        # A folder of new recordings is one data set, which its rules do not name.
+        key = (w.get("dataset") or study.dataset, w["session"])
         if key not in study.by_session:
             return False
         if rule in (*study.config["features"], "align", "stream"):
