@@ -21,7 +21,6 @@ MESH_INPUT = 192  # pixels a side of the landmark network's input
 SHORT_INPUT, FULL_INPUT = 128, 192
 # Landmark indices (MediaPipe's canonical face model); left and right as seen in the picture.
 LEFT_EYE, RIGHT_EYE = (33, 133), (362, 263)
-MOUTH = (61, 291)
 MESH_MARGIN = 1.5  # side of the landmark network's region / extent of the landmarks
 
 MESH_GRAPH = """

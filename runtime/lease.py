@@ -117,12 +117,3 @@ def lease_gpu(pause_s: float = 0.5) -> str | None:
             log.info("all %d GPUs are taken (%s): waiting", len(devices), place)
             told = time.monotonic()
         time.sleep(pause_s)
-
-
-def release() -> None:
-    """Give the GPU back before the process ends (tests; jobs simply end)."""
-    global _lock
-    if _lock is not None:
-        os.close(_lock)
-        _lock = None
-        del os.environ[HELD]

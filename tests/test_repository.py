@@ -156,3 +156,17 @@ def test_snakemake_lint_and_format():
         [sys.executable, "-m", "snakemake", "--lint"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def test_the_map_of_the_workflow_names_every_module():
+    """workflow/__init__.py says who calls what."""
+    import workflow
+
+    modules = {path.stem for path in (ROOT / "workflow").glob("*.py")} - {"__init__"}
+    assert {name for name in modules if not re.search(rf"\b{name}\b", workflow.__doc__)} == set()
+    for rules in RULES:
+        for module in re.findall(r"(?m)^ *from workflow\.(\w+) import", rules.read_text()):
+            entry = re.search(rf"(?m)^    {module} .*", workflow.__doc__)[0]
+            above = workflow.__doc__[: workflow.__doc__.index(entry)]
+            heading = re.findall(r"(?m)^\S.*", above)[-1]
+            assert rules.name in heading + entry, (rules.name, module)

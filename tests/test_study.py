@@ -237,10 +237,10 @@ def test_tables_on_request_stand_apart(sheet):
     with pytest.raises(InputError, match="run y reads the feature egemaps_lld"):
         s.table_files("unfit")
     s.results = str(sheet.parent)
-    assert s.tables_among({"fine"}) == ["fine"] and s.tables_among({"all"}) == []
+    assert s.tables_made({"fine"}) == ["fine"] and s.tables_made({"all"}) == []
     (sheet.parent / "tables/main").mkdir(parents=True)
     (sheet.parent / "tables/main/ccc.csv").write_text("")
-    assert s.tables_among({"fine"}) == ["fine"] and s.tables_among({"all"}) == ["main"]
+    assert s.tables_made({"fine"}) == ["fine"] and s.tables_made({"all"}) == ["main"]
 
 
 def test_training_fingerprint_holds_the_version_of_its_own_network(sheet, monkeypatch):

@@ -203,18 +203,18 @@ class Study(Corpus):
             self.runs[n] for n in dict.fromkeys(n for t in tables for n in self.tables[t]["runs"])
         ]
 
-    def tables_among(self, targets: Iterable[str]) -> list[str]:
-        """Tables on request among the targets of a call; without any, those of `all` that exist."""
-        targets = set(targets)
-        asked = [name for name in self.on_request if name in targets]
-        return asked or [
-            name for name in self.tables_of_all if os.path.exists(layout.table(self.results, name))
-        ]
-
     def tables_for(self, targets: Iterable[str]) -> list[str]:
         """Tables that the targets of a call build; without one on request, those of `all`."""
         targets = set(targets)
         return [n for n in self.on_request if n in targets] or self.tables_of_all
+
+    def tables_made(self, targets: Iterable[str]) -> list[str]:
+        """Those of them that there are; a call for one file makes none of the tables of `all`."""
+        return [
+            name
+            for name in self.tables_for(targets)
+            if name in self.on_request or os.path.exists(layout.table(self.results, name))
+        ]
 
     def runs_of_all(self) -> list[Run]:
         """Runs of the tables that are not built on request."""

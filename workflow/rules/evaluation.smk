@@ -209,7 +209,7 @@ rule similarity:
             }
         ),
     message:
-        "similarity of the stream groups · {wildcards.run}"
+        "similarity of the modality groups · {wildcards.run}"
     shell:
         "python -m evaluation.similarity --checkpoint {input.checkpoint:q} {params.options}"
         " --out {output.picture:q} --fingerprint {params.fingerprint:q} --threads {threads} --log {log:q}"

@@ -19,7 +19,7 @@ onsuccess:
     if applying:
         print(study.closing())
     else:
-        print(summary(study, study.tables_among(workflow.dag_settings.targets)))
+        print(summary(study, study.tables_made(workflow.dag_settings.targets)))
 
 
 onerror:
