@@ -3,13 +3,13 @@
 python -m benchmarks.coverage [--repeats 1000] [--resamples 2000] [--seed 0]
 
 Sessions are drawn from a population of which the true CCC is known (that of very many sessions).
-Each has two people; what makes their sessions unlike (level and spread of engagement, bias and
-skill of the model) is shared within a session or drawn anew for each, at the size found in
-engagement corpora. `heavy` makes one session in ten one on which the model is far off. Of every
-sample an interval of the CCC, of the paired difference of two models, and of the mean CCC over
-three sets is made: by `evaluation.bootstrap` ("expanded"), and by scipy.stats.bootstrap as plain
-percentile and BCa interval (of the CCC of one set). 95 % is right; the standard error of a
-percentage is 0.7 at 1,000 repeats.
+Each has two people. Level and spread of engagement and bias and skill of the model differ between
+sessions and people as much as `sample` says, which is assumed and not measured. `heavy` makes one
+session in ten one on which the model is far off. Of every sample an interval of the CCC, of the
+paired difference of two models, and of the mean CCC over three sets is made: by
+`evaluation.bootstrap` ("expanded"), and by scipy.stats.bootstrap as plain percentile and BCa
+interval (of the CCC of one set). 95 % is right; the standard error of a percentage is 0.7 at 1,000
+repeats.
 """
 
 import argparse
