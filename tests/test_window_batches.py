@@ -181,6 +181,16 @@ def test_processes_share_every_batch(monkeypatch):
         keys = np.array([s * 1000 + window for s, window, _ in batch])
         assert [one, two] == [batch[share] for share in distributed.shares(keys, 2)]
         assert {x[:2] for x in one}.isdisjoint(x[:2] for x in two)
+    # The first windows of 001 and 002, two targets each, have one number: 0.
+    w = make()
+    first = np.array(
+        [i for i, (s, window, _) in enumerate(rows(w.targets)) if s in (1, 2) and window == 0]
+    )
+    shares = []
+    for rank in (0, 1):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        shares.append(rows(w.targets[w._share(first)]))
+    assert shares == [[(1, 0, 0), (1, 0, 1)], [(2, 0, 0), (2, 0, 1)]]
     monkeypatch.setattr(distributed, "size", lambda: 5)
     with pytest.raises(InputError, match="cannot be shared among 5 processes"):
         w._share(np.arange(4))
@@ -282,9 +292,17 @@ def test_classes_are_checked_where_they_are_known(monkeypatch):
 
 
 def test_where_batches_are_made():
-    w = make(device="cpu")
-    assert w._pool.device == torch.device("cpu")
-    assert make(device="meta")._pool.device == torch.device("meta")
+    assert make()._pool.device == torch.device("cpu")
+    w = make(True, device="meta")
+    batch = next(w.training_batches(0, 0))
+    for held in (batch.target, batch.partners, batch.label, batch.person, batch.domain):
+        assert held.device.type == "meta"
+
+
+def test_the_seed_of_shuffled_partners():
+    specs = parse_specs([f"n/{session}:a,b" for session in FRAMES])
+    w = make(specs=specs, partners="shuffled")
+    assert w._foreign == foreign_sessions(specs, 0) != foreign_sessions(specs, 1)
 
 
 def test_columns_of_targets():

@@ -135,7 +135,7 @@ class Windows:
         """First frame of a window (may be negative), and its part inside the recording."""
         first = window * self.stride - self.context
         n = self.n_frames[session]
-        return first, min(max(0, first), n), max(0, min(first + self.window, n))
+        return first, min(max(0, first), n), min(first + self.window, n)
 
     # ---- the order of training -------------------------------------------------------------
 
@@ -168,8 +168,7 @@ class Windows:
 
     def _shuffle(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Shuffle session windows; the targets of one window stay side by side."""
-        key = self.targets.session[rows] * (1 << 32) + self.targets.window[rows]
-        borders = np.flatnonzero(np.diff(key)) + 1
+        borders = np.flatnonzero(np.diff(self._instant(rows))) + 1
         groups = np.split(rows, borders)
         return np.concatenate([groups[i] for i in rng.permutation(len(groups))])
 
@@ -214,8 +213,11 @@ class Windows:
                 f"a batch of {len(rows)} windows cannot be shared among {processes} processes",
                 "start fewer processes (torchrun --nproc-per-node), or raise training.batch",
             )
-        key = self.targets.session[rows] * (1 << 32) + self.targets.window[rows]
-        return rows[distributed.shares(key, processes)[distributed.rank()]]
+        return rows[distributed.shares(self._instant(rows), processes)[distributed.rank()]]
+
+    def _instant(self, rows: np.ndarray) -> np.ndarray:
+        """A number (n,) for the session and window of each target."""
+        return self.targets.session[rows] * (1 << 32) + self.targets.window[rows]
 
     # ---- reading ---------------------------------------------------------------------------
 
@@ -270,7 +272,7 @@ class Windows:
         n = self.n_frames[session]
         first = number * self.slice_windows * self.stride - self.context
         last = first + (self.slice_windows - 1) * self.stride + self.window
-        return min(max(0, first), n), max(0, min(last, n))
+        return min(max(0, first), n), min(last, n)
 
     def batch(self, targets: Targets) -> Batch:
         """Assemble targets whose slices are loaded."""
@@ -288,7 +290,7 @@ class Windows:
             )
         person = np.array(list(row_of), np.int64)  # (R, 3): session, role, window
         streams, valid, frames = self._pool.cut(*self._rows(person))
-        P = max((len(p) for p in partner_rows), default=0)
+        P = max(len(p) for p in partner_rows)
         partners = np.full((len(targets), P), -1, np.int64)
         for i, rows in enumerate(partner_rows):
             partners[i, : len(rows)] = rows
