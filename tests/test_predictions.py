@@ -140,9 +140,10 @@ def plain(series, t):
     return value, series.valid[after - 1] and series.valid[after]
 
 
+@pytest.mark.parametrize("gap", [1, 2, 3])
 @pytest.mark.parametrize("classes", [0, 3])
-def test_sampling_equals_the_plain_loop(classes):
-    valid = np.array([True, True, False, True, True])
+def test_sampling_equals_the_plain_loop(classes, gap):
+    valid = np.arange(5) != gap
     values = np.array([2.0, 0.0, 1.0, 2.0, 0.0]) if classes else VALUES
     series = Series(TIME, values, valid, classes)
     near = np.concatenate([TIME + d for d in (0, 0.9e-6, -0.9e-6, 1.1e-6, -1.1e-6, 1e-3, -1e-3)])
@@ -259,6 +260,17 @@ def test_labels_are_matched_with_predictions_at_the_valid_labels(file, tmp_path)
             matched(f, late, "9", "novice", 0.48001)[2].tolist()
             == [f.read("9", "novice").values[-1]] * 3
         )
+
+
+def test_one_frame_is_enough_and_nothing_beyond_needs_no_tolerance(tmp_path):
+    people = {("9", "novice"): ([0.5], [0.25]), ("9", "expert"): ([0.5, 0.54], [0.25, np.nan])}
+    file = write_predictions(tmp_path / "one.h5", people)
+    path, _ = write_labels(tmp_path, "noxi", "9", "novice", [0.1], start=0.5)
+    both, _ = write_labels(tmp_path, "noxi", "9", "expert", [0.1, 0.2], start=0.5)
+    with PredictionFile(file) as f:
+        assert matched(f, path, "9", "novice", 0.0)[2].tolist() == [0.25]
+        with pytest.raises(InputError, match="one.h5: the prediction of 9/expert at 0.54 s is not"):
+            matched(f, both, "9", "expert", 0.0)
 
 
 def test_a_prediction_that_is_not_a_number_is_named_with_its_time(file):
