@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtr, stdtrit  # scipy.stats takes a second to load
 
 from evaluation.confusion import Confusion, kappas
 from evaluation.metrics import Moments, Statistics
@@ -134,8 +134,8 @@ def interval(draws: Draws | None, level: float = LEVEL) -> tuple[float, float] |
     if not expanded.sum() > 0:
         return float(values.min()), float(values.max())
     freedom = expanded.sum() ** 2 / (expanded**2 / (n - 1)).sum()
-    out = t.ppf((1 + level) / 2, freedom) * np.sqrt(expanded.sum() / variance.sum())
-    low, high = np.quantile(values, [norm.sf(out), norm.cdf(out)])
+    out = stdtrit(freedom, (1 + level) / 2) * np.sqrt(expanded.sum() / variance.sum())
+    low, high = np.quantile(values, [ndtr(-out), ndtr(out)])
     return float(low), float(high)
 
 
