@@ -147,7 +147,7 @@ def test_a_table_on_request_asks_for_its_own_runs_and_nothing_new_is_planned(tmp
     plan(["p/a/1/noxi.h5", "p/b/1/noxi.h5", "p/gone/1/noxi.h5", "m/noxi/001/x.h5"], plan_file)
     run = lambda name: SimpleNamespace(name=name, weights=name, seeds=[1])  # noqa: E731
     study = SimpleNamespace(
-        features=[], runs={"a": run("a"), "b": run("b")}, by_id={("noxi", "001", "x"): None}, datasets=lambda r: ["noxi"],
+        features=[], config={"features": {}}, runs={"a": run("a"), "b": run("b")}, by_id={("noxi", "001", "x"): None}, datasets=lambda r: ["noxi"],
         table_runs=lambda table: [run("a")], declared=SimpleNamespace(needed=lambda name: [name]),
     )  # fmt: skip
     study.by_id["noxi", "001", "x"] = SimpleNamespace(video="v", labels="")
