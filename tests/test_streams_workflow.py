@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,11 +17,13 @@ from stream_trees import EGEMAPS, W2VBERT, put, values
 
 from alignment import align
 from alignment.aligned import AlignedFeature
+from alignment.labels import build_parser as label_parser
 from corpora.__main__ import main as corpora
 from extractors import stream as extractor
 from model.configs.base import complete_groups
 from runtime import InputError
-from workflow.config import load_config, merge
+from workflow.config import load_config, load_yaml, merge
+from workflow.options import options
 from workflow.recordings import label_settings
 from workflow.study import Study
 from workflow.submission import submission
@@ -253,6 +256,18 @@ def test_extracted_and_precomputed_features_mix(challenge):
     s = study(challenge)
     assert s.runs["egemaps_mlp"].features == tuple(MIXED)
     assert s.session_features(("noxi", "001")) == sorted([*MIXED, "wav2vec2"])
+
+
+def test_the_label_job_takes_every_setting_of_the_config(challenge):
+    """All keys that the schema knows at once; the words about proxies are for the tables."""
+    known = load_yaml(ROOT / "workflow/schemas/config.schema.yaml")["properties"]["labels"][
+        "properties"
+    ]
+    labels = {"rate_hz": 30, "classes": ["low", "high"], "proxies": True, "datasets": {}}
+    assert set(labels) == set(known)
+    words = shlex.split(options(label_settings(labels, "noxi")))
+    args = label_parser().parse_args([*words, "--labels", "l", "--probe", "p", "--out", "o"])
+    assert (args.rate_hz, args.classes) == (30, ["low", "high"]) and len(words) == 4
 
 
 def test_label_files_of_two_kinds_in_one_study(challenge):

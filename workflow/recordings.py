@@ -26,10 +26,11 @@ STREAM_DEFAULTS = {
 def label_settings(labels: dict, dataset: str) -> dict:
     """Settings of a dataset's label files: the section `labels`, and over it `labels.datasets`.
 
-    So that words 30 times a second and values 25 times a second stand in one study.
+    So that words 30 times a second and values 25 times a second stand in one study. `proxies` is
+    none of them: it says what the tables may print, not how a file is read.
     """
     own = labels.get("datasets", {}).get(dataset, {})
-    merged = {k: v for k, v in labels.items() if k != "datasets"} | own
+    merged = {k: v for k, v in labels.items() if k not in ("datasets", "proxies")} | own
     return {k: v for k, v in merged.items() if v != []}
 
 
