@@ -72,6 +72,20 @@ def test_a_part_without_time_is_left_out_with_the_reason(tmp_path, part, in_this
     assert "left out: the 0 minutes were used up" in (tmp_path / "gpu.md").read_text()
 
 
+@pytest.mark.parametrize(("device", "limit"), [("cpu", 100.0), ("cuda", 20.0)])
+def test_a_rehearsal_may_take_longer_than_a_card(tmp_path, part, monkeypatch, device, limit):
+    asked = []
+
+    def run_part(name, args, limit_s):
+        asked.append(limit_s)
+        return {"title": "", "status": words.PASSED}
+
+    monkeypatch.setattr(gpu, "run_part", run_part)
+    part("scan", None)
+    assert gpu.main(["--device", device, "--out", str(tmp_path), "--only", "scan"]) == 0
+    assert asked == [limit]
+
+
 def test_a_real_part_in_its_process_and_one_stopped_at_its_limit(tmp_path):
     args = gpu.build_parser().parse_args([*OPTIONS, "--out", str(tmp_path)])
     found = gpu.run_part("machine", args, 60.0)
