@@ -1,1 +1,1 @@
-"""Recordings to features: one module per feature, one command and one documented output for each."""
+"""Recordings to features: one module per feature, one command for all, and a documented output of each."""

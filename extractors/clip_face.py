@@ -229,3 +229,7 @@ def rows(face: FaceCrops, *, weights: Path, precision: str, batch_size: int) -> 
         precision=precision,
         attributes={"normalized": False},
     )
+
+
+if __name__ == "__main__":
+    raise SystemExit("the command is: python -m extractors clip_face")

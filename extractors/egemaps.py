@@ -113,3 +113,7 @@ def rows(sound: Sound, *, mode: str) -> FeatureRows:
         counts=counts,
         heard=heard,
     )
+
+
+if __name__ == "__main__":
+    raise SystemExit("the command is: python -m extractors egemaps")

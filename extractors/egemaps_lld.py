@@ -52,3 +52,7 @@ def rows(sound: Sound) -> FeatureRows:
         counts=counts,
         heard=heard,
     )
+
+
+if __name__ == "__main__":
+    raise SystemExit("the command is: python -m extractors egemaps_lld")

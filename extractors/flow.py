@@ -92,3 +92,7 @@ def rows(face: FaceCrops, *, grid: int, bins: int) -> FeatureRows:
             "flow_size": SIZE,
         },
     )
+
+
+if __name__ == "__main__":
+    raise SystemExit("the command is: python -m extractors flow")

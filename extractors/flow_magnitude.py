@@ -118,3 +118,7 @@ def rows(face: FaceCrops) -> FeatureRows:
         attributes={"unit": "crop widths per second", "flow_size": SIZE, "window": WINDOW},
         counts=counts,
     )
+
+
+if __name__ == "__main__":
+    raise SystemExit("the command is: python -m extractors flow_magnitude")

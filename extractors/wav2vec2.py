@@ -123,3 +123,7 @@ def encode_chunks(encoder, blocks, chunks, batch_size: int) -> Iterator[np.ndarr
                 yield hidden[chunk.keep_from - chunk.start : chunk.keep_to - chunk.start]
                 done += 1
             waiting = []
+
+
+if __name__ == "__main__":
+    raise SystemExit("the command is: python -m extractors wav2vec2")

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import runpy
 
 import pytest
 import yaml
@@ -82,3 +83,11 @@ def test_an_unknown_setting_is_an_error_and_the_command_has_the_declared_options
     assert (args.grid, args.bins, args.dtype) == (2, 8, "float16")
     with pytest.raises(SystemExit):
         build_parser().parse_args([*words, "--mode", "exact"])
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_a_module_of_an_extractor_says_that_it_is_no_command(name):
+    """Until there was one command for all it was: a script that calls it must not end in silence."""
+    with pytest.raises(SystemExit, match=f"python -m extractors {name}$"):
+        runpy.run_module(f"extractors.{name}", run_name="__main__")
